@@ -1,0 +1,5 @@
+"""`python -m lmplay` is `lmplay`."""
+
+from lmplay.cli.main import main
+
+main()
