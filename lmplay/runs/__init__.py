@@ -1,0 +1,71 @@
+"""Run directories: starting, writing, reading and steering a run, without torch.
+
+The worker writes:
+
+    with RunWriter(path) as writer, writer.heartbeat():
+        inbox = ControlInbox(writer)
+        writer.status(state="running")
+        ...
+        writer.metrics({"kind": "train", "stage": stage, "step": step, "samples": samples, "tokens": tokens,
+                        "time": seconds_trained, "loss": loss, "lr": lr, ...})
+        for request in inbox.pending():
+            inbox.acknowledge(request, "accepted")
+            ...
+            inbox.acknowledge(request, "done")
+        writer.status(state="done")
+
+Everyone else reads; `docs/run_directory.md` describes the files.
+"""
+
+from lmplay.runs.control import ACTIONS, ControlInbox, Request, request
+from lmplay.runs.jsonl import JsonlAppender, JsonlTail, read_last_rows
+from lmplay.runs.layout import create_run, is_run, list_runs, new_run_name, read_run_file, runs_root, write_run_file
+from lmplay.runs.process import ProcessMark, is_alive, mark_process
+from lmplay.runs.resolve import (
+    find_checkpoint,
+    list_checkpoints,
+    point_to,
+    read_pointer,
+    resolve_checkpoint,
+    resolve_run,
+)
+from lmplay.runs.spawn import spawn_worker
+from lmplay.runs.status import ACTIVE, ENDED, FINISHED, STATES, Status, is_live, read_status
+from lmplay.runs.writer import Heartbeat, RunBusyError, RunWriter
+
+__all__ = [
+    "ACTIONS",
+    "ACTIVE",
+    "ENDED",
+    "FINISHED",
+    "STATES",
+    "ControlInbox",
+    "Heartbeat",
+    "JsonlAppender",
+    "JsonlTail",
+    "ProcessMark",
+    "Request",
+    "RunBusyError",
+    "RunWriter",
+    "Status",
+    "create_run",
+    "find_checkpoint",
+    "is_alive",
+    "is_live",
+    "is_run",
+    "list_checkpoints",
+    "list_runs",
+    "mark_process",
+    "new_run_name",
+    "point_to",
+    "read_last_rows",
+    "read_pointer",
+    "read_run_file",
+    "read_status",
+    "request",
+    "resolve_checkpoint",
+    "resolve_run",
+    "runs_root",
+    "spawn_worker",
+    "write_run_file",
+]

@@ -1,0 +1,49 @@
+"""Real worker processes without a model: what tests of runs start, watch and kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lmplay.runs import create_run, read_status, spawn_worker
+
+FAKE_WORKER = Path(__file__).parent / "fake_worker.py"
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 20) -> None:
+    """Until `condition` holds; fails the test after `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def run(runs_folder: Path) -> Path:
+    """A run that nobody has started."""
+    return create_run("fake", name="one", root=runs_folder, seed=1, config={"train.lr": 1e-3})
+
+
+@pytest.fixture
+def start_worker() -> Iterator[Callable[..., int]]:
+    """`start_worker(run, "--steps", "9")` starts a fake worker, detached; what is left of them is killed at the end."""
+    started: list[int] = []
+
+    def start(run: Path, *arguments: str) -> int:
+        pid = spawn_worker(run, [sys.executable, str(FAKE_WORKER), str(run), *arguments])
+        started.append(pid)
+        wait_for(lambda: read_status(run).state != "queued")
+        return pid
+
+    yield start
+    for pid in started:
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
