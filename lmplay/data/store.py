@@ -1,0 +1,147 @@
+"""Token shards on disk and how they are read. Written by `lmplay.data.prepare`, read by `lmplay.data.part`.
+
+A store is a folder named by its key, complete as soon as it has its name:
+
+    manifest.json            what it was made from, totals, and the size and SHA-256 of each file
+    00000.tokens.npy         token ids, uint16 (uint32 where the vocabulary needs it), documents back to back,
+                             each ended by the end-of-text token
+    00000.documents.npy      int64, where each document starts, and the end
+    00000.hashes.npy         uint64, a hash of each document's text
+    00000.mask.npy           uint8, 1 where a token is learned; only where some are not
+
+Documents never cross a shard's border. Positions in this module count tokens through all shards.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lmplay.utils.errors import LMPlayError
+from lmplay.utils.paths import cache_root
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+FileKind = Literal["tokens", "documents", "hashes", "mask"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(_Record):
+    name: str
+    bytes: int
+    sha256: str
+
+
+class ShardRecord(_Record):
+    """One shard, and the cursors of the source between which it was read."""
+
+    tokens: int
+    documents: int
+    files: dict[FileKind, FileRecord]
+    start: Any = None
+    end: Any = None
+
+
+class Manifest(_Record):
+    format: int = FORMAT
+    key: str
+    identity: dict[str, Any]
+    tokenizer: str
+    end_of_text: int
+    tokens: int = 0
+    documents: int = 0
+    learned: int = Field(default=0, description="Tokens that carry loss.")
+    empty: int = Field(default=0, description="Rows without text, left out.")
+    shards: tuple[ShardRecord, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.bytes for shard in self.shards for file in shard.files.values())
+
+
+def stores_folder() -> Path:
+    return cache_root() / "tokens"
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a store, or `None` where there is no store that this version reads."""
+    try:
+        content = (folder / MANIFEST).read_text(encoding="utf-8")
+        manifest = Manifest.model_validate(json.loads(content))
+    except (FileNotFoundError, NotADirectoryError, ValidationError, UnicodeDecodeError, json.JSONDecodeError):
+        return None
+    return manifest if manifest.format == FORMAT else None
+
+
+class TokenStore:
+    """A complete store, memory-mapped shard by shard when it is read."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.key = manifest.key
+        self.num_tokens = manifest.tokens
+        self.num_documents = manifest.documents
+        # Where each shard starts, and the end.
+        self._starts = np.cumsum([0, *(shard.tokens for shard in manifest.shards)], dtype=np.int64)
+        self._open: dict[tuple[int, FileKind], npt.NDArray[Any]] = {}
+
+    @property
+    def masked(self) -> bool:
+        return self.manifest.learned < self.manifest.tokens
+
+    def tokens(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Token ids from `start` to `stop`."""
+        return self._read("tokens", start, stop).astype(np.int64)
+
+    def mask(self, start: int, stop: int) -> npt.NDArray[np.bool_] | None:
+        """True where a token is learned; `None` where all are."""
+        return self._read("mask", start, stop).astype(np.bool_) if self.masked else None
+
+    @cached_property
+    def document_starts(self) -> npt.NDArray[np.int64]:
+        """(documents + 1,) positions where documents start, and the end."""
+        parts = [np.zeros(1, dtype=np.int64)]
+        for index in range(len(self.manifest.shards)):
+            parts.append(self._array(index, "documents")[1:] + self._starts[index])
+        return np.concatenate(parts)
+
+    @cached_property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """(documents,) hash of each document's text."""
+        shards = range(len(self.manifest.shards))
+        return np.concatenate([np.zeros(0, dtype=np.uint64), *(self._array(index, "hashes") for index in shards)])
+
+    def _read(self, kind: FileKind, start: int, stop: int) -> npt.NDArray[Any]:
+        assert 0 <= start <= stop <= self.num_tokens
+        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        pieces = []
+        for index in range(first, len(self.manifest.shards)):
+            offset = int(self._starts[index])
+            if offset >= stop:
+                break
+            pieces.append(self._array(index, kind)[max(start - offset, 0) : stop - offset])
+        return pieces[0] if len(pieces) == 1 else np.concatenate([np.zeros(0, dtype=np.uint8), *pieces])
+
+    def _array(self, shard: int, kind: FileKind) -> npt.NDArray[Any]:
+        found = self._open.get((shard, kind))
+        if found is None:
+            path = self.folder / self.manifest.shards[shard].files[kind].name
+            try:
+                found = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise LMPlayError(
+                    f"the token shard {path} can't be read ({error}); mend it with: lmplay data verify"
+                ) from error
+            self._open[shard, kind] = found
+        return found
