@@ -18,6 +18,7 @@ Everyone else reads; `docs/run_directory.md` describes the files.
 """
 
 from lmplay.runs.control import ACTIONS, ControlInbox, Request, request
+from lmplay.runs.follow import RunFollower, Update
 from lmplay.runs.jsonl import JsonlAppender, JsonlTail, read_last_rows
 from lmplay.runs.layout import create_run, is_run, list_runs, new_run_name, read_run_file, runs_root, write_run_file
 from lmplay.runs.process import ProcessMark, is_alive, mark_process
@@ -29,7 +30,7 @@ from lmplay.runs.resolve import (
     resolve_checkpoint,
     resolve_run,
 )
-from lmplay.runs.spawn import spawn_worker
+from lmplay.runs.spawn import kill_worker, spawn_worker
 from lmplay.runs.status import ACTIVE, ENDED, FINISHED, STATES, Status, is_live, read_status
 from lmplay.runs.writer import Heartbeat, RunBusyError, RunWriter
 
@@ -46,13 +47,16 @@ __all__ = [
     "ProcessMark",
     "Request",
     "RunBusyError",
+    "RunFollower",
     "RunWriter",
     "Status",
+    "Update",
     "create_run",
     "find_checkpoint",
     "is_alive",
     "is_live",
     "is_run",
+    "kill_worker",
     "list_checkpoints",
     "list_runs",
     "mark_process",

@@ -1,18 +1,22 @@
-"""Starting a worker that belongs to the machine and not to the terminal it was started from."""
+"""Starting (and, at need, killing) a worker that belongs to the machine and not to the terminal it was started from."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
-from lmplay.runs.layout import LOG, STATUS, WORKER, read_json_object
-from lmplay.runs.process import mark_process
-from lmplay.runs.writer import lock_run
+from lmplay.runs.layout import EVENTS, LOG, STATUS, WORKER, read_json_object
+from lmplay.runs.process import is_alive, mark_process
+from lmplay.runs.status import read_status
+from lmplay.runs.writer import lock_run, write_rows
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.files import to_json, write_atomically
 
@@ -51,3 +55,36 @@ def spawn_worker(run_path: Path, argv: Sequence[str], env: Mapping[str, str] | N
         mark = {"pid": process.pid, "process_birth": -1.0}  # ended already: a mark that no process answers to
     write_atomically(run_path / WORKER, to_json({**mark, "command": list(argv)}) + "\n")
     return process.pid
+
+
+def kill_worker(run_path: Path, *, patience: float = 10.0) -> None:
+    """End the worker and its children at once, without saving, and say so in the run's status.
+
+    Raises `LMPlayError` when no worker holds the run, or when it runs on another host.
+    """
+    status = read_status(run_path)
+    if not status.active:
+        raise LMPlayError(f"the run {run_path.name} has no worker to kill: it is {status.state}")
+    if is_alive(status.fields) is None or status.pid is None:
+        raise LMPlayError(f"the worker of {run_path.name} is on {status.host}: kill process {status.pid} there")
+    # The worker leads a session of its own, so its group is it and what it started; a foreground worker's isn't.
+    try:
+        with contextlib.suppress(ProcessLookupError):  # it ended in this moment
+            if os.getpgid(status.pid) == status.pid:
+                os.killpg(status.pid, signal.SIGKILL)
+            else:
+                os.kill(status.pid, signal.SIGKILL)
+    except PermissionError as error:
+        raise LMPlayError(f"the worker of {run_path.name} (process {status.pid}) belongs to another user") from error
+    end = time.monotonic() + patience
+    while is_alive(status.fields) and time.monotonic() < end:
+        time.sleep(0.01)
+    lock = lock_run(run_path)
+    try:
+        now = time.time()
+        write_rows(run_path / EVENTS, [{"event": "killed", "time": now, "step": status.step, "pid": status.pid}])
+        fields = read_json_object(run_path / STATUS, of=f"the run {run_path.name}")
+        ended = {"state": "stopped", "reason": "killed without saving", "updated": now, "ended": now}
+        write_atomically(run_path / STATUS, to_json({**fields, **ended}) + "\n")
+    finally:
+        lock.release()

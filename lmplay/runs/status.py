@@ -37,7 +37,7 @@ class Status:
 
     state: str
     reason: str = ""
-    """Why it failed or is thought lost; else empty."""
+    """Why it failed, was stopped, or is thought lost; may be empty."""
     pid: int | None = None
     host: str | None = None
     step: int = 0
@@ -76,7 +76,7 @@ def read_status(path: Path) -> Status:
     state = fields.get("state")
     if state not in STATES:
         raise LMPlayError(f"{STATUS} of the run {path.name} is damaged: its state is {state!r} ({path / STATUS})")
-    reason = str(fields.get("error") or "") if state == "failed" else ""
+    reason = str(fields.get("error") or fields.get("reason") or "") if state in FINISHED else ""
     fields = {key: _NUMBERS.get(value, value) if isinstance(value, str) else value for key, value in fields.items()}
     updated = _number(fields.get("updated"))
     age = None if updated is None else max(0.0, time.time() - updated)

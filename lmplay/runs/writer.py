@@ -212,7 +212,7 @@ class Heartbeat:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append rows to a file that belongs to no run, such as the queue's log."""
+    """Append rows to a file once; the caller holds whatever lock guards it."""
     appender = JsonlAppender(path)
     try:
         appender.append(rows)

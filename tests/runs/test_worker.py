@@ -83,9 +83,13 @@ def test_requests_for_a_worker_that_is_gone_expire(run: Path, start_worker: Star
 
 
 def test_exception_in_the_worker_is_a_failed_run_with_its_reason(run: Path) -> None:
-    with pytest.raises(KeyError), RunWriter(run) as writer:
-        writer.status(state="running")
-        raise KeyError("blocks")
+    def train() -> None:
+        with RunWriter(run) as writer:
+            writer.status(state="running")
+            raise KeyError("blocks")
+
+    with pytest.raises(KeyError):
+        train()
     status = read_status(run)
     assert (status.state, status.reason) == ("failed", "KeyError: 'blocks'")
     assert events_of(run) == ["failed"]
