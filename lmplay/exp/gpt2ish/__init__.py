@@ -1,0 +1,1 @@
+"""The baseline: GPT-2 in style, and the experiment to copy."""
