@@ -1,0 +1,142 @@
+"""`lmplay generate`: continue prompts with a trained model."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lmplay.generate.config import SamplingConfig, sampling_config
+from lmplay.utils.errors import LMPlayError, WrongUsageError
+from lmplay.utils.files import to_json
+
+if TYPE_CHECKING:
+    from lmplay.base.base_model import LMBase
+    from lmplay.generate.engine import Generation, TokenProbability
+
+
+def _setting(name: str, *flags: str) -> Any:
+    """A command-line option with the default and the description of the sampling setting of that name."""
+    field = SamplingConfig.model_fields[name]
+    return typer.Option(field.default, *flags, help=field.description)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("generate")(generate_command)
+
+
+def generate_command(
+    checkpoint: str = typer.Argument(
+        help="A run (its newest checkpoint, or RUN@best, RUN@STEP), or the folder of a checkpoint."
+    ),
+    prompt: list[str] = typer.Option(
+        None,
+        "--prompt",
+        "-p",
+        help="The text to continue; give it several times for several texts in one batch, "
+        "or leave it out to read one from standard input.",
+    ),
+    samples: int = typer.Option(1, "--samples", min=1, help="How many continuations of each prompt."),
+    max_tokens: int = _setting("max_tokens", "--max-tokens"),
+    temperature: float = _setting("temperature", "--temperature"),
+    top_k: int = _setting("top_k", "--top-k"),
+    top_p: float = _setting("top_p", "--top-p"),
+    min_p: float = _setting("min_p", "--min-p"),
+    repetition_penalty: float = _setting("repetition_penalty", "--repetition-penalty"),
+    seed: int = _setting("seed", "--seed"),
+    stop: list[str] = typer.Option(None, "--stop", help="End a text before this string; may be given several times."),
+    probabilities: int = typer.Option(
+        None, "--probs", min=0, max=100, help="Show each token's probability, and this many of the likeliest tokens."
+    ),
+    device: str = typer.Option("auto", "--device", help="Where to compute: auto, cpu, cuda or cuda:0."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object a text, one a line."),
+) -> None:
+    """Continue prompts with a trained model, and print what it writes."""
+    config = sampling_config(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=tuple(stop or ()),
+    )
+    prompts = _prompts(prompt)
+
+    import torch
+
+    from lmplay.generate.engine import generate
+    from lmplay.generate.loading import load
+
+    model, _ = load(checkpoint, device=device)
+    texts = [text for text in prompts for _ in range(samples)]
+    streaming = len(texts) == 1 and not as_json and probabilities is None
+
+    def show(_: int, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    if streaming:
+        show(0, texts[0])
+    with torch.inference_mode():
+        results = generate(
+            model, prompts, config, samples=samples, probabilities=probabilities, on_text=show if streaming else None
+        )
+    if streaming:
+        show(0, "\n")
+    for index, (text, result) in enumerate(zip(texts, results, strict=True)):
+        if as_json:
+            typer.echo(to_json(json_answer(text, result)))
+        elif not streaming:
+            _print_text(index, len(texts), text, result)
+    _say_what_is_odd(model, results)
+
+
+def json_answer(prompt: str, result: Generation) -> dict[str, Any]:
+    """The object of `--json` for one text."""
+    answer: dict[str, Any] = {
+        "prompt": prompt,
+        "text": result.text,
+        "tokens": result.tokens,
+        "stopped_by": result.stopped_by,
+        "tokens_per_second": result.tokens_per_second,
+        "time_to_first_token": result.time_to_first_token,
+    }
+    if result.probabilities:
+        answer["probabilities"] = [_probability(item) for item in result.probabilities]
+    return answer
+
+
+def _probability(item: TokenProbability) -> dict[str, Any]:
+    answer: dict[str, Any] = {"token": item.token, "text": item.text, "probability": item.probability}
+    if item.alternatives:
+        answer["alternatives"] = [_probability(other) for other in item.alternatives]
+    return answer
+
+
+def _prompts(given: list[str] | None) -> list[str]:
+    if given:
+        return list(given)
+    if sys.stdin.isatty():
+        raise WrongUsageError('what shall be continued? Give --prompt "some text", or text on standard input')
+    return [sys.stdin.read()]
+
+
+def _print_text(index: int, count: int, prompt: str, result: Generation) -> None:
+    if count > 1:
+        typer.secho(f"[{index + 1} of {count}]", dim=True)
+    typer.echo(prompt + result.text)
+    for item in result.probabilities:
+        others = "  ".join(f"{other.text!r} {other.probability:.1%}" for other in item.alternatives)
+        typer.echo(f"  {item.probability:6.1%}  {item.text!r:<16} {others}")
+
+
+def _say_what_is_odd(model: LMBase, results: list[Generation]) -> None:
+    if any(result.slides for result in results):
+        typer.echo(
+            f"note: longer than the model's {model.max_len} tokens, so the oldest were dropped on the way", err=True
+        )
+    if any(result.stopped_by == "not_finite" for result in results):
+        raise LMPlayError("the model's logits are not numbers (NaN); its weights are broken, try an older checkpoint")

@@ -1,0 +1,90 @@
+"""Rows of tokens and the model's memory of them: feeds new tokens, gives the logits of the next, slides past max_len.
+
+The decode loop makes one for each call; a chat session keeps one between turns, so that only new tokens are computed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmplay.base.base_model import LMBase
+
+
+def takes_cache(model: LMBase) -> bool:
+    """Whether `forward(x, cache)` may be used: a model may define `forward(x)` alone, or look both ways."""
+    return model.causal and "cache" in inspect.signature(model.forward).parameters
+
+
+def takes_rows_of_any_length(model: LMBase) -> bool:
+    """Whether one batch may hold prompts of different lengths, the shorter ones padded at the left."""
+    return model.supports_left_padding and takes_cache(model)
+
+
+class Context:
+    """A batch of rows that grow together, one token each at a time.
+
+    `capacity` is how many positions are held: the model's `max_len` unless fewer will do. When the longest row outgrows
+    it, each row keeps its last three quarters of `capacity`, computed anew at positions from 0 (`slides` counts it):
+    learned positions leave no cheaper way, and dropping a whole quarter keeps it rare.
+    """
+
+    def __init__(self, model: LMBase, batch_size: int = 1, *, capacity: int | None = None) -> None:
+        self.model = model
+        self.capacity = min(capacity or model.max_len, model.max_len)
+        self.rows: list[list[int]] = [[] for _ in range(batch_size)]
+        self.slides = 0
+        self.device = next(model.parameters()).device
+        self._takes_cache = takes_cache(model)
+        self._cache: Any = None
+        self._positions = 0  # of the cache that are taken, padding included
+
+    def feed(self, new: Sequence[Sequence[int]]) -> Tensor:
+        """Append tokens to each row -> logits (B, V) of what comes next.
+
+        Each row gets the same number, unless this is the first call and the model `takes_rows_of_any_length`.
+        """
+        assert len(new) == len(self.rows)
+        assert all(new)
+        self.rows = [row + list(tokens) for row, tokens in zip(self.rows, new, strict=True)]
+        count = len(new[0])
+        if self._positions + count > self.capacity:
+            self._cache = None
+        if self._cache is None or not self._takes_cache:
+            return self._start()
+        assert all(len(tokens) == count for tokens in new)
+        return self._advance([row[-count:] for row in self.rows])
+
+    def _start(self) -> Tensor:
+        """Compute all rows from position 0, after dropping the oldest tokens of those that are too long."""
+        if max(map(len, self.rows)) > self.capacity:
+            kept = max(1, self.capacity - self.capacity // 4)
+            self.rows = [row[-kept:] for row in self.rows]
+            self.slides += 1
+        width = max(map(len, self.rows))
+        if not self._takes_cache:
+            everything: Tensor = self.model(self._tensor(self.rows))  # (B, T) -> (B, T, V)
+            return everything[:, -1]
+        padding = [width - len(row) for row in self.rows]
+        self._positions = 0
+        if any(padding):
+            self._cache = self.model.make_cache(
+                len(self.rows), self.capacity, left_padding=torch.tensor(padding, device=self.device)
+            )
+        else:
+            self._cache = self.model.make_cache(len(self.rows), self.capacity)
+        filler = self.model.tokenizer.eot_token
+        return self._advance([[filler] * pad + row for pad, row in zip(padding, self.rows, strict=True)])
+
+    def _advance(self, columns: Sequence[Sequence[int]]) -> Tensor:
+        logits: Tensor
+        logits, self._cache = self.model(self._tensor(columns), self._cache)  # (B, T) -> (B, 1, V)
+        self._positions += len(columns[0])
+        return logits[:, -1]
+
+    def _tensor(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        return torch.tensor(rows, dtype=torch.long, device=self.device)
