@@ -1,0 +1,184 @@
+"""Weights laid out and, on request, shortened for decoding. Called when a checkpoint is loaded to generate from.
+
+Decoding one token reads every weight once, so its speed is that of memory: what counts is how the weights lie there and
+how many bytes they take. The plain model is the reference; tests hold the laid-out one equal to it, and the shortened
+ones near it. `lmplay generate RUN --compare-weights` states what shortening costs in perplexity.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lmplay.base.base_model import LMBase
+from lmplay.utils.errors import LMPlayError, WrongUsageError
+
+Weights = Literal["auto", "float32", "bfloat16", "int8"]
+WEIGHTS: tuple[str, ...] = get_args(Weights)
+
+# Below this the weights stay in the processor's caches from token to token, and shortening them gains nothing.
+SMALL_MODEL_BYTES = 32 * 2**20
+# Without instructions for it, torch multiplies bfloat16 matrices 5-10 times slower than float32 ones; only the product
+# with one or two rows is limited by memory and gains.
+BFLOAT16_ROWS = 2
+
+
+def prepare_for_inference(model: LMBase, weights: str = "float32") -> str:
+    """Change `model` in place for decoding on the device it is on; returns the kind of weights it has now.
+
+    `auto` is bfloat16 on a GPU. On a CPU it is int8 where that is faster, for models that do not fit into the caches,
+    and float32 for others. The model can't be trained or saved afterwards. Raises `WrongUsageError` for what the
+    device can't do.
+    """
+    if weights not in WEIGHTS:
+        raise WrongUsageError(f"{weights!r} is no kind of weights; use one of {', '.join(WEIGHTS)}")
+    model.requires_grad_(False)
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if weights == "auto":
+        weights = choose_weights(model)
+    if not on_cpu:
+        if weights == "int8":
+            raise WrongUsageError("int8 weights are for the CPU; on a GPU use --weights bfloat16")
+        model.to(torch.bfloat16 if weights == "bfloat16" else torch.float32)
+    elif weights == "float32":
+        for linear in _linears(model):
+            lay_out_for_decoding(linear)
+    else:
+        _replace_linears(model, BFloat16Linear if weights == "bfloat16" else Int8Linear)
+    return weights
+
+
+def choose_weights(model: LMBase) -> str:
+    """What `auto` means for this model on its device; the same answer every time on one machine."""
+    if next(model.parameters()).device.type != "cpu":
+        return "bfloat16"
+    in_linears = sum(linear.weight.nbytes for linear in _linears(model))
+    return "int8" if in_linears > SMALL_MODEL_BYTES and int8_available() else "float32"
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes of the weights that one token reads: all parameters but the tables that a token looks up one row of."""
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    shortened = sum(
+        module.weight_bytes for module in model.modules() if isinstance(module, BFloat16Linear | Int8Linear)
+    )
+    return shortened + sum(parameter.nbytes for parameter in model.parameters() if id(parameter) not in tables)
+
+
+def lay_out_for_decoding(linear: nn.Linear) -> None:
+    """Store the weight (N, K) column by column: the product with one row then runs at the speed of memory.
+
+    The parameter keeps its shape, so that code which reads `linear.weight` sees no difference; only its strides change.
+    """
+    weight = linear.weight.detach().t().contiguous().t()  # (N, K) with strides (1, N)
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+
+
+class BFloat16Linear(nn.Module):
+    """A linear layer with weights in bfloat16; results are float32. For the CPU."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.bias: Tensor | None = linear.bias
+        self.short = nn.Buffer(linear.weight.detach().to(torch.bfloat16).contiguous())
+
+    @property
+    def weight(self) -> Tensor:
+        """In float32, made anew at each look, for models that use it by hand."""
+        return self.short.float()
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.short.nbytes
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() > BFLOAT16_ROWS * self.in_features:
+            return F.linear(x, self.weight, self.bias)
+        product = F.linear(x.to(torch.bfloat16), self.short).float()
+        return product if self.bias is None else product + self.bias
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with int8 weights, one scale for each output, and inputs quantised as they come. For the CPU.
+
+    Inputs get 7 bits, which the kernels of processors without VNNI need so as not to overflow. Each row is scaled to
+    its own range first: one row's outliers cost its neighbours nothing.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.detach().float()
+        scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127  # (N,)
+        bias: Tensor | None = linear.bias
+        bias = None if bias is None else bias.detach().float()
+        self._packed = _pack_int8(weight.contiguous(), scales, bias)
+        self._bias = bias
+        self.weight_bytes = weight.numel() + scales.nbytes
+
+    @property
+    def weight(self) -> Tensor:
+        """In float32, made anew at each look, for models that use it by hand."""
+        packed: Tensor = torch.ops.quantized.linear_unpack(self._packed)[0]
+        return packed.dequantize()
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self._bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() == self.in_features:
+            return _int8_product(x.float(), self._packed)
+        # The bias is inside the packed product, so rows are scaled on both sides of it: W (x / s) s + b.
+        x = x.float()
+        scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12)  # (..., 1)
+        product = _int8_product(x / scale, self._packed)
+        if self._bias is None:
+            return product * scale
+        return torch.addcmul(self._bias, product - self._bias, scale)
+
+
+def int8_available() -> bool:
+    """Whether this build of torch has the int8 kernels for this processor."""
+    try:
+        _pack_int8(torch.ones(8, 8), torch.ones(8), None)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _pack_int8(weight: Tensor, scales: Tensor, bias: Tensor | None) -> object:
+    zeros = torch.zeros(len(scales), dtype=torch.long)
+    with warnings.catch_warnings():
+        # torch announces that quantised tensors will go; here one lives only until the kernel has packed it.
+        warnings.filterwarnings("ignore", message=".*quantize_per_channel.*", category=UserWarning)
+        quantised = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+    return torch.ops.quantized.linear_prepack(quantised, bias)
+
+
+def _int8_product(x: Tensor, packed: object) -> Tensor:
+    product: Tensor = torch.ops.quantized.linear_dynamic(x, packed, True)
+    return product
+
+
+def _linears(model: nn.Module) -> Iterator[nn.Linear]:
+    """The plain linear layers; a subclass may do something of its own with its weight, and is left alone."""
+    return (module for module in model.modules() if type(module) is nn.Linear)
+
+
+def _replace_linears(model: nn.Module, replacement: Callable[[nn.Linear], nn.Module]) -> None:
+    made: dict[int, nn.Module] = {}
+    try:
+        for name, module in list(model.named_modules(remove_duplicate=False)):
+            if type(module) is nn.Linear:
+                if id(module) not in made:  # a layer that is used in two places stays one layer
+                    made[id(module)] = replacement(module)
+                model.set_submodule(name, made[id(module)])
+    except RuntimeError as error:
+        raise LMPlayError(f"this torch cannot shorten the weights ({error}); use --weights float32") from error

@@ -1,0 +1,113 @@
+"""Weights laid out for decoding give the model's own logits; shortened ones stay near them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from lmplay.base.base_model import LMBase
+from lmplay.generate import SamplingConfig, generate
+from lmplay.generate.weights import (
+    BFloat16Linear,
+    Int8Linear,
+    lay_out_for_decoding,
+    prepare_for_inference,
+    weight_bytes,
+)
+from lmplay.utils.errors import WrongUsageError
+
+TOKENS = torch.randint(0, 50257, (2, 40), generator=torch.Generator().manual_seed(0))
+
+
+def linear(inputs: int = 96, outputs: int = 80, *, bias: bool = True) -> nn.Linear:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Linear(inputs, outputs, bias=bias).requires_grad_(False)
+
+
+def test_float32_weights_are_only_laid_out_anew(model: LMBase, make_model: Callable[..., LMBase]) -> None:
+    prepared = make_model()
+    assert prepare_for_inference(prepared) == "float32"
+    assert prepared.output_projection.weight.stride() == (1, 50257)
+    with torch.inference_mode():
+        torch.testing.assert_close(prepared(TOKENS), model(TOKENS), rtol=1e-4, atol=1e-4)
+    config = SamplingConfig(temperature=0, max_tokens=30)
+    assert generate(prepared, ["The"], config)[0].tokens == generate(model, ["The"], config)[0].tokens
+
+
+@pytest.mark.parametrize(("weights", "share_of_spread"), [("bfloat16", 0.02), ("int8", 0.08)])
+def test_shortened_weights_stay_near_the_model(
+    model: LMBase, make_model: Callable[..., LMBase], weights: str, share_of_spread: float
+) -> None:
+    prepared = make_model()
+    assert prepare_for_inference(prepared, weights) == weights
+    assert weight_bytes(prepared) < weight_bytes(model) * {"bfloat16": 0.52, "int8": 0.30}[weights]
+    with torch.inference_mode():
+        for tokens in (TOKENS, TOKENS[:1, :1]):  # many rows take another way than one
+            expected, got = model(tokens), prepared(tokens)
+            assert (got - expected).std() < share_of_spread * expected.std()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("kind", [BFloat16Linear, Int8Linear])
+def test_a_shortened_layer_is_that_of_its_rounded_weights(
+    kind: type[BFloat16Linear | Int8Linear], rows: int, bias: bool
+) -> None:
+    plain = linear(bias=bias)
+    short = kind(plain)
+    step = plain.weight.abs().amax(dim=1, keepdim=True) / (127 if kind is Int8Linear else 2**7)
+    assert ((short.weight - plain.weight).abs() <= step / 2 * 1.01).all()
+    x = torch.randn(rows, 96, generator=torch.Generator().manual_seed(2))
+    expected = nn.functional.linear(x, short.weight, plain.bias)
+    assert (short(x) - expected).abs().max() < 0.02 * expected.abs().max()
+
+
+def test_one_rows_outliers_cost_its_neighbours_nothing() -> None:
+    layer, quiet = Int8Linear(linear()), torch.randn(1, 96, generator=torch.Generator().manual_seed(3))
+    loud = torch.randn(1, 96, generator=torch.Generator().manual_seed(4)) * 1e4
+    alone = nn.functional.linear(quiet, layer.weight, layer.bias)
+    beside = layer(torch.cat([loud, quiet]))[1:]
+    assert (beside - alone).abs().max() < 0.02 * alone.abs().max()
+
+
+def test_a_tied_table_and_a_shared_layer_survive() -> None:
+    class Tied(LMBase):
+        def __init__(self) -> None:
+            super().__init__("tied")
+            self.table = nn.Embedding(50257, 8)
+            self.mix = nn.Linear(8, 8)
+            self.same = self.mix
+            self.fc = nn.Linear(8, 50257, bias=False)
+            self.fc.weight = self.table.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.same(self.mix(self.table(x))))
+
+    for weights, tolerance in (("float32", 1e-4), ("bfloat16", 0.05), ("int8", 0.1)):
+        torch.manual_seed(0)
+        model = Tied().eval()
+        with torch.inference_mode():
+            expected = model(TOKENS)
+            prepare_for_inference(model, weights)
+            assert (model(TOKENS) - expected).abs().max() < tolerance * expected.abs().max()
+        assert model.mix is model.same
+
+
+def test_a_layer_keeps_the_shape_and_the_values_of_its_weight() -> None:
+    layer = linear()
+    before = layer.weight.clone()
+    lay_out_for_decoding(layer)
+    assert layer.weight.equal(before)
+
+
+def test_auto_leaves_a_small_model_as_it_is(make_model: Callable[..., LMBase]) -> None:
+    assert prepare_for_inference(make_model(), "auto") == "float32"
+
+
+def test_an_unknown_kind_of_weights_is_wrong_usage(model: LMBase) -> None:
+    with pytest.raises(WrongUsageError, match="float32"):
+        prepare_for_inference(model, "int4")
