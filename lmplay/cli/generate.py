@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lmplay.generate.answers import generation_as_dict
 from lmplay.generate.config import SamplingConfig, sampling_config
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay.utils.files import to_json
 
 if TYPE_CHECKING:
     from lmplay.base.base_model import LMBase
-    from lmplay.generate.engine import Generation, TokenProbability
+    from lmplay.generate.engine import Generation
 
 
 def _setting(name: str, *flags: str) -> Any:
@@ -50,6 +51,12 @@ def generate_command(
         None, "--probs", min=0, max=100, help="Show each token's probability, and this many of the likeliest tokens."
     ),
     device: str = typer.Option("auto", "--device", help="Where to compute: auto, cpu, cuda or cuda:0."),
+    weights: str = typer.Option(
+        "float32",
+        "--weights",
+        help="float32 are the checkpoint's own; bfloat16 and int8 are read faster and change the text a little; "
+        "auto is the fastest kind for the device.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object a text, one a line."),
 ) -> None:
     """Continue prompts with a trained model, and print what it writes."""
@@ -70,7 +77,7 @@ def generate_command(
     from lmplay.generate.engine import generate
     from lmplay.generate.loading import load
 
-    model, _ = load(checkpoint, device=device)
+    model = load(checkpoint, device=device, weights=weights).model
     texts = [text for text in prompts for _ in range(samples)]
     streaming = len(texts) == 1 and not as_json and probabilities is None
 
@@ -88,32 +95,10 @@ def generate_command(
         show(0, "\n")
     for index, (text, result) in enumerate(zip(texts, results, strict=True)):
         if as_json:
-            typer.echo(to_json(json_answer(text, result)))
+            typer.echo(to_json(generation_as_dict(text, result)))
         elif not streaming:
             _print_text(index, len(texts), text, result)
     _say_what_is_odd(model, results)
-
-
-def json_answer(prompt: str, result: Generation) -> dict[str, Any]:
-    """The object of `--json` for one text."""
-    answer: dict[str, Any] = {
-        "prompt": prompt,
-        "text": result.text,
-        "tokens": result.tokens,
-        "stopped_by": result.stopped_by,
-        "tokens_per_second": result.tokens_per_second,
-        "time_to_first_token": result.time_to_first_token,
-    }
-    if result.probabilities:
-        answer["probabilities"] = [_probability(item) for item in result.probabilities]
-    return answer
-
-
-def _probability(item: TokenProbability) -> dict[str, Any]:
-    answer: dict[str, Any] = {"token": item.token, "text": item.text, "probability": item.probability}
-    if item.alternatives:
-        answer["alternatives"] = [_probability(other) for other in item.alternatives]
-    return answer
 
 
 def _prompts(given: list[str] | None) -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lmplay.base.base_model import LMBase
+from lmplay.base.kv_cache import KVCache
 
 
 def takes_cache(model: LMBase) -> bool:
@@ -30,13 +31,15 @@ class Context:
 
     `capacity` is how many positions are held: the model's `max_len` unless fewer will do. When the longest row outgrows
     it, each row keeps its last three quarters of `capacity`, computed anew at positions from 0 (`slides` counts it):
-    learned positions leave no cheaper way, and dropping a whole quarter keeps it rare.
+    learned positions leave no cheaper way, and dropping a whole quarter keeps it rare. `rows` are the tokens held, and
+    `dropped` says how many of each row's first tokens are not among them any more.
     """
 
     def __init__(self, model: LMBase, batch_size: int = 1, *, capacity: int | None = None) -> None:
         self.model = model
         self.capacity = min(capacity or model.max_len, model.max_len)
         self.rows: list[list[int]] = [[] for _ in range(batch_size)]
+        self.dropped = [0] * batch_size
         self.slides = 0
         self.device = next(model.parameters()).device
         self._takes_cache = takes_cache(model)
@@ -59,10 +62,29 @@ class Context:
         assert all(len(tokens) == count for tokens in new)
         return self._advance([row[-count:] for row in self.rows])
 
+    def rewind(self, length: int) -> bool:
+        """Forget what the only row holds from `length` on. False, and no change, where the model's cache can't."""
+        assert len(self.rows) == 1
+        if self._cache is not None and length < self._positions:
+            if not (isinstance(self._cache, KVCache) and self._cache.can_truncate):
+                return False
+            self._cache.truncate(length)
+            self._positions = length
+        self.rows = [self.rows[0][:length]]
+        return True
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the cache; 0 before the first token, and for a model that keeps a cache of its own kind."""
+        return self._cache.nbytes if isinstance(self._cache, KVCache) else 0
+
     def _start(self) -> Tensor:
         """Compute all rows from position 0, after dropping the oldest tokens of those that are too long."""
         if max(map(len, self.rows)) > self.capacity:
             kept = max(1, self.capacity - self.capacity // 4)
+            self.dropped = [
+                dropped + max(0, len(row) - kept) for dropped, row in zip(self.dropped, self.rows, strict=True)
+            ]
             self.rows = [row[-kept:] for row in self.rows]
             self.slides += 1
         width = max(map(len, self.rows))

@@ -47,10 +47,12 @@ class Generation:
     """Of the decoding after the first token; of the whole call for fewer than two tokens."""
     slides: int = 0
     """How often the oldest tokens were dropped because the row had outgrown the model's `max_len`."""
+    reused_tokens: int = 0
+    """How many tokens before the text were in the cache already; above 0 only in a `Session`."""
     probabilities: list[TokenProbability] = field(default_factory=list)
 
 
-class _Row:
+class Row:
     """The state of one row while it is being decoded."""
 
     def __init__(self, prompt: list[int], stream: TextStream) -> None:
@@ -61,6 +63,24 @@ class _Row:
         self.stopped_by: str | None = None
         self.first: float | None = None  # when the first token was there, and the last
         self.last: float | None = None
+
+    def result(self, started: float, slides: int = 0, reused_tokens: int = 0) -> Generation:
+        assert self.stopped_by is not None
+        ended = time.perf_counter()
+        first, last = self.first or ended, self.last or ended
+        decoded = len(self.tokens) - 1
+        count, seconds = (decoded, last - first) if decoded > 0 else (len(self.tokens), last - started)
+        return Generation(
+            prompt_tokens=self.prompt,
+            tokens=self.tokens,
+            text=self.stream.text,
+            stopped_by=self.stopped_by,
+            time_to_first_token=first - started,
+            tokens_per_second=count / max(seconds, 1e-9),
+            slides=slides,
+            reused_tokens=reused_tokens,
+            probabilities=self.probabilities,
+        )
 
 
 @contextmanager
@@ -102,7 +122,7 @@ def generate(
     started = time.perf_counter()
     device = next(model.parameters()).device
     rows = [
-        _Row(encode_prompt(model, prompt), TextStream(model.tokenizer, config.stop))
+        Row(encode_prompt(model, prompt), TextStream(model.tokenizer, config.stop))
         for prompt in prompts
         for _ in range(samples)
     ]
@@ -117,10 +137,12 @@ def generate(
                 if on_text is not None and text:
                     on_text(group[member], text)
 
-            slid = _decode(model, members, sampler, probabilities, tell, cancelled or (lambda: False))
+            capacity = max(len(row.prompt) for row in members) + config.max_tokens
+            context = Context(model, len(members), capacity=capacity)
+            decode_rows(context, members, [row.prompt for row in members], sampler, probabilities, tell, cancelled)
             for index in group:
-                slides[index] = slid
-    return [_result(row, started, slid) for row, slid in zip(rows, slides, strict=True)]
+                slides[index] = context.slides
+    return [row.result(started, slid) for row, slid in zip(rows, slides, strict=True)]
 
 
 def generate_text(
@@ -138,7 +160,7 @@ def generate_text(
     return generate(model, [prompt], config)[0].text
 
 
-def _batches(model: LMBase, rows: Sequence[_Row]) -> list[list[int]]:
+def _batches(model: LMBase, rows: Sequence[Row]) -> list[list[int]]:
     """Indexes of the rows that may be decoded together: all of them, or those of one length."""
     if takes_rows_of_any_length(model):
         return [list(range(len(rows)))] if rows else []
@@ -148,20 +170,19 @@ def _batches(model: LMBase, rows: Sequence[_Row]) -> list[list[int]]:
     return list(by_length.values())
 
 
-def _decode(
-    model: LMBase,
-    rows: Sequence[_Row],
+def decode_rows(
+    context: Context,
+    rows: Sequence[Row],
+    new: Sequence[Sequence[int]],
     sampler: Sampler,
     probabilities: int | None,
     tell: Callable[[int, str], None],
-    cancelled: Callable[[], bool],
-) -> int:
-    """Run the rows of one batch to their ends. Returns how often their context slid."""
-    config = sampler.config
-    context = Context(model, len(rows), capacity=max(len(row.prompt) for row in rows) + config.max_tokens)
-    new = [row.prompt for row in rows]
+    cancelled: Callable[[], bool] | None,
+) -> None:
+    """Feed `new` to the context and run the rows of one batch to their ends; `tell(row, text)` what becomes certain."""
+    model, config = context.model, sampler.config
     for _ in range(config.max_tokens):
-        if cancelled():
+        if cancelled is not None and cancelled():
             _stop(rows, "cancelled")
             break
         # A vocabulary that was padded for speed has logits that stand for no token.
@@ -196,10 +217,9 @@ def _decode(
     _stop(rows, "max_tokens")
     for member, row in enumerate(rows):
         tell(member, row.stream.finish())
-    return context.slides
 
 
-def _stop(rows: Sequence[_Row], reason: str) -> None:
+def _stop(rows: Sequence[Row], reason: str) -> None:
     for row in rows:
         if row.stopped_by is None:
             row.stopped_by = reason
@@ -222,20 +242,3 @@ def _probabilities(model: LMBase, logits: Tensor, chosen: Tensor, alternatives: 
         describe(token, share, tuple(map(describe, others, their_shares)))
         for token, share, others, their_shares in zip(chosen.tolist(), own, ids.tolist(), best.tolist(), strict=True)
     ]
-
-
-def _result(row: _Row, started: float, slides: int) -> Generation:
-    assert row.stopped_by is not None
-    ended = time.perf_counter()
-    first, last = row.first or ended, row.last or ended
-    count, seconds = (len(row.tokens) - 1, last - first) if len(row.tokens) > 1 else (len(row.tokens), last - started)
-    return Generation(
-        prompt_tokens=row.prompt,
-        tokens=row.tokens,
-        text=row.stream.text,
-        stopped_by=row.stopped_by,
-        time_to_first_token=first - started,
-        tokens_per_second=count / max(seconds, 1e-9),
-        slides=slides,
-        probabilities=row.probabilities,
-    )

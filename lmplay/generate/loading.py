@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lmplay.base.base_model import LMBase
-from lmplay.base.model_files import load_model
+from lmplay.base.model_files import load_model, read_description
+from lmplay.generate.weights import prepare_for_inference, weight_bytes
 from lmplay.runs import resolve_checkpoint
 from lmplay.utils.errors import WrongUsageError
+
+
+@dataclass(frozen=True)
+class Loaded:
+    model: LMBase
+    folder: Path
+    weights: str
+    """What the weights are now: float32, bfloat16 or int8."""
+    seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        """What a front end shows of the model."""
+        return {
+            "checkpoint": str(self.folder),
+            "experiment": read_description(self.folder)["experiment"],
+            "model": self.model.name,
+            "step": int(self.folder.name) if self.folder.name.isdecimal() else None,
+            "device": str(self.model.device),
+            "weights": self.weights,
+            "weight_bytes": weight_bytes(self.model),
+            "max_len": self.model.max_len,
+            "load_seconds": self.seconds,
+        }
 
 
 def choose_device(name: str) -> torch.device:
@@ -27,7 +54,10 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def load(run_or_checkpoint: str | Path, *, device: str = "auto") -> tuple[LMBase, Path]:
-    """The model of a run's newest checkpoint or of a checkpoint's folder, in eval mode, and the folder it is from."""
+def load(run_or_checkpoint: str | Path, *, device: str = "auto", weights: str = "float32") -> Loaded:
+    """The model of a run's newest checkpoint or of a checkpoint's folder, in eval mode, prepared for inference."""
+    started = time.perf_counter()
     folder = resolve_checkpoint(run_or_checkpoint)
-    return load_model(folder, device=choose_device(device)).eval(), folder
+    model = load_model(folder, device=choose_device(device)).eval()
+    kind = prepare_for_inference(model, weights)
+    return Loaded(model=model, folder=folder, weights=kind, seconds=time.perf_counter() - started)

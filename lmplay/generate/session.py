@@ -1,0 +1,83 @@
+"""One row of text whose cache outlives a call: a turn of a chat computes only what is new. Used by the server.
+
+A call gives the whole text so far. What it shares with the last one from the start is in the cache already, whatever
+led there: the next turn, an answer taken back, the same question again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from lmplay.base.base_model import LMBase
+from lmplay.generate.config import SamplingConfig
+from lmplay.generate.context import Context
+from lmplay.generate.engine import Generation, Row, decode_rows, evaluating
+from lmplay.generate.sampling import Sampler, make_generators
+from lmplay.generate.text_stream import TextStream
+
+
+class Session:
+    def __init__(self, model: LMBase) -> None:
+        self.model = model
+        self._context = Context(model)
+        self._dropped: list[int] = []  # the tokens before those that the context holds
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._context.nbytes
+
+    @property
+    def held_tokens(self) -> int:
+        return len(self._context.rows[0])
+
+    def reset(self) -> None:
+        """Forget everything; after an error in the model, for the cache may hold half a step."""
+        self._context = Context(self.model)
+        self._dropped = []
+
+    def warm_up(self) -> None:
+        """Run one token, so that the cache takes its memory and the kernels load before someone waits for them."""
+        with evaluating(self.model):
+            self._context.feed([[self.model.tokenizer.eot_token]])
+
+    def generate(
+        self,
+        tokens: Sequence[int],
+        config: SamplingConfig,
+        *,
+        probabilities: int | None = None,
+        on_text: Callable[[str], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Generation:
+        """Continue `tokens`, at least one; as `engine.generate`, with the cache of the calls before."""
+        started = time.perf_counter()
+        whole = list(tokens)
+        reused, new = self._reuse(whole)
+        row = Row(whole, TextStream(self.model.tokenizer, config.stop))
+        sampler = Sampler(config, make_generators([config.seed], self._context.device))
+        slides = self._context.slides
+
+        def tell(_: int, text: str) -> None:
+            if on_text is not None and text:
+                on_text(text)
+
+        with evaluating(self.model):
+            decode_rows(self._context, [row], [new], sampler, probabilities, tell, cancelled)
+        self._dropped = (whole + row.tokens)[: self._context.dropped[0]]
+        return row.result(started, self._context.slides - slides, reused)
+
+    def _reuse(self, whole: list[int]) -> tuple[int, list[int]]:
+        """Rewind the context to what it shares with `whole`; -> (tokens reused, tokens to feed, at least one)."""
+        known = self._dropped + self._context.rows[0]
+        shared = 0
+        # The last token is fed in any case: its logits are what is asked for.
+        for ours, theirs in zip(known, whole[:-1], strict=False):
+            if ours != theirs:
+                break
+            shared += 1
+        kept = shared - len(self._dropped)
+        if kept > 0 and self._context.rewind(kept):
+            return kept, whole[shared:]
+        self.reset()
+        return 0, whole
