@@ -1,0 +1,115 @@
+"""What a person types is taken as meant or refused in one line that names the nearest key."""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from lmplay.train.config import TrainConfig
+from lmplay.train.request import (
+    RunRequest,
+    check_model_keys,
+    dump_config,
+    parse_assignments,
+    parse_value,
+    read_config_file,
+)
+from lmplay.utils.errors import LMPlayError, WrongUsageError
+
+
+def parameters(**defaults: object) -> dict[str, inspect.Parameter]:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return {name: inspect.Parameter(name, kind, default=default) for name, default in defaults.items()}
+
+
+def test_assignments_are_sorted_into_their_tables_and_typed() -> None:
+    tables = parse_assignments(["model.num_blocks=2", "train.lr=1e-3", 'train.freeze=["fc"]', "data.packing=pad"])
+    assert tables == {
+        "model": {"num_blocks": 2},
+        "train": {"lr": 1e-3, "freeze": ["fc"]},
+        "data": {"packing": "pad"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", 1), ("1e-3", 1e-3), ("true", True), ("None", None), ("cosine", "cosine")]
+)
+def test_values_are_json_where_they_are_json(text: str, value: object) -> None:
+    assert parse_value(text) == value
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("lr=1e-3", "did you mean train.lr"),
+        ("train.learing_rate=1", "unknown key train.learing_rate"),
+        ("train.batchsize=1", "did you mean batch_size"),
+        ("trian.lr=1", "did you mean train.lr"),
+        ("train.lr", "key=value"),
+        ("train.lr=fast", "train.lr='fast'"),
+        ("train.batch_size=0", "greater than or equal to 1"),
+        ("train.lr=NaN", "finite"),
+        ("train.optimizer=adm", "train.optimizer='adm'"),
+    ],
+)
+def test_a_wrong_assignment_is_refused_in_one_line(assignment: str, message: str) -> None:
+    with pytest.raises(WrongUsageError) as error:
+        parse_assignments([assignment])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_key_that_the_model_would_swallow_is_refused() -> None:
+    known = parameters(num_blocks=6, dropout=0.1, version="x")
+    check_model_keys({"num_blocks": 2, "dropout": 0}, known, experiment="gpt2ish")
+    with pytest.raises(WrongUsageError, match=r"unknown key model\.num_block: .* did you mean model\.num_blocks"):
+        check_model_keys({"num_block": 2}, known, experiment="gpt2ish")
+    with pytest.raises(WrongUsageError, match="expected int"):
+        check_model_keys({"num_blocks": "two"}, known, experiment="gpt2ish")
+    with pytest.raises(WrongUsageError, match="expected int"):
+        check_model_keys({"num_blocks": True}, known, experiment="gpt2ish")
+
+
+def test_nearer_settings_win() -> None:
+    request = RunRequest(experiment="x", train={"lr": 3.0})
+    config = request.stage_config(preset={"lr": 1.0, "batch_size": 8}, stage="s", stage_train={"lr": 2.0, "eps": 1e-6})
+    assert (config.lr, config.batch_size, config.eps) == (3.0, 8, 1e-6)
+    assert config.weight_decay == TrainConfig().weight_decay
+
+
+def test_a_plan_with_an_unknown_setting_names_its_stage() -> None:
+    with pytest.raises(WrongUsageError, match=r"stage 'warm' of the plan: train\.lrr; did you mean lr"):
+        RunRequest(experiment="x").stage_config(preset={}, stage="warm", stage_train={"lrr": 1})
+
+
+def test_dumped_config_is_read_back_the_same(tmp_path: Path) -> None:
+    request = RunRequest(experiment="test_runner", plan="quickstart", seed=7, train={"lr": 0.5, "freeze": ["a.*"]})
+    text = dump_config(
+        request, TrainConfig(lr=0.5, freeze=("a.*",)), model={"num_blocks": 2, "version": 'with "quotes"'}
+    )
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    content = read_config_file(file)
+    assert content["experiment"] == "test_runner"
+    assert content["seed"] == 7
+    assert content["model"] == {"num_blocks": 2, "version": 'with "quotes"'}
+    assert TrainConfig.model_validate(content["train"]) == TrainConfig(lr=0.5, freeze=("a.*",))
+    assert tomllib.loads(text) == content
+
+
+def test_config_files_are_checked_like_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    for text, message in [
+        ("[train]\nlrr = 1", "unknown key .*train.lrr"),
+        ("[trian]\nlr = 1", "unknown key trian; did you mean train"),
+        ("train = 3", r"write \[train\]"),
+        ("lr = = 1", "not TOML"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(WrongUsageError, match=message):
+            read_config_file(file)
+    with pytest.raises(LMPlayError, match="cannot be read"):
+        read_config_file(tmp_path / "missing.toml")
