@@ -12,7 +12,9 @@ from typing import Any
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable. Does nothing where folders cannot be synced (Windows, some network disks)."""
+    """Make renames inside `folder` durable. Does nothing where folders cannot be synced (Windows, some network
+    disks).
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

