@@ -101,6 +101,8 @@ class Control:
         self._inbox.acknowledge(request, "done", step=trainer.progress.step, **result)
         if request.action == "stop":
             raise StopTraining("asked to stop")
+        if request.action == "pause":
+            self._wait_for_resume(trainer)
 
     def _act(self, request: Request, trainer: Trainer) -> dict[str, Any]:
         match request.action:
@@ -119,29 +121,27 @@ class Control:
             case "set":
                 return {"changed": self._change(dict(request.arguments), trainer)}
             case "pause":
-                self._pause(request, trainer)
+                if trainer.paused:
+                    raise WrongUsageError("the run is paused already")
+                self._writer.status(state="pausing")
+                trainer.save()
                 return {}
             case "resume":
-                raise WrongUsageError("the run is not paused")
+                if not trainer.paused:
+                    raise WrongUsageError("the run is not paused")
+                trainer.paused = False
+                self._writer.status(state="running")
+                return {}
             case _:
                 raise WrongUsageError(f"a worker cannot {request.action}")
 
-    def _pause(self, pause: Request, trainer: Trainer) -> None:
-        """Saved, then idle until someone asks to resume or to stop; everything else is carried out meanwhile."""
-        self._writer.status(state="pausing")
-        trainer.save()
+    def _wait_for_resume(self, trainer: Trainer) -> None:
+        """Saved and idle until someone asks to resume or to stop; everything else is carried out meanwhile."""
+        trainer.paused = True
         self._writer.status(state="paused")
-        while True:
+        while trainer.paused:
             time.sleep(PAUSED_POLL)
-            self._heed_signal()
-            for request in self._inbox.pending():
-                if request.action == "resume":
-                    self._inbox.acknowledge(request, "accepted", step=trainer.progress.step)
-                    self._writer.status(state="running")
-                    self._inbox.acknowledge(request, "done", step=trainer.progress.step)
-                    return
-                if request.id != pause.id:
-                    self._carry_out(request, trainer)
+            self.obey(trainer)
 
     def _change(self, changes: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
         """Apply `{"train.lr": 1e-4, ...}` from the next step on; also in `run.json`, so that a resumed run keeps it."""

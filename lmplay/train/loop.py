@@ -86,6 +86,7 @@ class Trainer:
         self.seed = seed
         self.obey = obey
         self.progress = Progress(stages=[StageProgress(stage.name) for stage in stages])
+        self.paused = False
         self._saved_step: int | None = None
         self._status_written = 0.0
         self._enter_stage()

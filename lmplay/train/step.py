@@ -125,7 +125,7 @@ class TrainStep:
             self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
             for name, term in terms.items():
                 sums[name] = sums[name] + term.detach() if name in sums else term.detach()
-        return sums or {"loss": torch.zeros((), device=self.device)}
+        return sums or {"loss": torch.full((), torch.nan, device=self.device)}
 
     def _update(self, finite: Tensor) -> None:
         if self.scaler.is_enabled():

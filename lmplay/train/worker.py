@@ -53,7 +53,7 @@ def work(folder: Path) -> int:
             traceback.print_exc()
             writer.failed(error)
             return 1
-        writer.event("done", step=trainer.progress.step)
+        writer.event("finished", step=trainer.progress.step)
         writer.status(state="done", activity=None, **trainer.position())
         return 0
 
