@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import torch
@@ -15,9 +16,22 @@ from lmplay.utils.tokenizer import get_tokenizer
 if TYPE_CHECKING:
     import tiktoken
 
-__all__ = ["BasicModelRunner", "LMBase"]
+__all__ = ["BasicModelRunner", "LMBase", "hidden_of"]
 
 DEFAULT_MAX_LEN = 1024
+
+
+def hidden_of(model: LMBase) -> Callable[..., torch.Tensor] | None:
+    """The model's `hidden`, or None where it has none that its `forward` goes through.
+
+    A subclass that changes `forward` alone inherits a `hidden` that is not what it computes.
+    """
+    for owner in type(model).__mro__:
+        if "hidden" in vars(owner):
+            return cast("Callable[..., torch.Tensor]", model.hidden)
+        if "forward" in vars(owner):
+            return None
+    return None
 
 
 class LMBase(nn.Module):
