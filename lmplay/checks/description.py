@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,7 @@ class Description:
 def describe(
     runner: LMRunnerBase,
     *,
-    settings: dict[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
     mini_batch_size: int = DEFAULT_MINI_BATCH,
     device_type: str = "cpu",
 ) -> Description:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lmplay.cli.figures import format_bytes, format_count
 from lmplay.cli.model_settings import SET_HELP, model_settings
+from lmplay.utils.errors import WrongUsageError
 from lmplay.utils.files import to_json
 
 if TYPE_CHECKING:
     from lmplay.checks.description import Description
     from lmplay.checks.estimates import Layer
+
+DEVICES = ("cpu", "cuda", "mps")
 
 
 def register(app: typer.Typer) -> None:
@@ -29,19 +32,26 @@ def describe_command(
     json: bool = typer.Option(False, "--json", help="Print one object, with every layer."),
 ) -> None:
     """Describe EXPERIMENT: its layers, parameters, FLOPs a token and the memory that training it takes."""
-    from lmplay.base.runner_list import get_runner
-    from lmplay.checks.description import describe
-
-    description = describe(
-        get_runner(experiment),
-        settings=model_settings(sets or ()),
-        mini_batch_size=mini_batch_size,
-        device_type=device.partition(":")[0],
-    )
+    description = _describe(experiment, model_settings(sets or ()), mini_batch_size, device)
     if json:
         typer.echo(to_json(description.to_dict(), indent=2))
     else:
         _print(description, depth)
+
+
+def print_description(experiment: str, settings: Mapping[str, Any]) -> None:
+    """What `lmplay describe` prints, for an experiment with these settings of its model."""
+    _print(_describe(experiment, settings, mini_batch_size=4, device="cpu"), depth=3)
+
+
+def _describe(experiment: str, settings: Mapping[str, Any], mini_batch_size: int, device: str) -> Description:
+    from lmplay.base.runner_list import get_runner
+    from lmplay.checks.description import describe
+
+    kind = device.partition(":")[0]
+    if kind not in DEVICES:
+        raise WrongUsageError(f"--device {device}: the estimate of memory knows {', '.join(DEVICES)}")
+    return describe(get_runner(experiment), settings=settings, mini_batch_size=mini_batch_size, device_type=kind)
 
 
 def _print(description: Description, depth: int) -> None:

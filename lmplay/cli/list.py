@@ -20,10 +20,17 @@ def list_command(
     """
     from lmplay.base.runner_list import list_experiments
 
-    rows = list_experiments()
     if json:
-        typer.echo(to_json(rows, indent=2))
-        return
+        typer.echo(to_json(list_experiments(), indent=2))
+    else:
+        print_list()
+
+
+def print_list() -> None:
+    """Names and descriptions, one a line, on standard output; broken experiments on standard error."""
+    from lmplay.base.runner_list import list_experiments
+
+    rows = list_experiments()
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
         if row["broken"] is None:

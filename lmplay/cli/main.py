@@ -11,10 +11,11 @@ from typing import NoReturn
 import typer
 
 import lmplay
-from lmplay.cli import generate, run
+from lmplay.cli import describe, generate, run
+from lmplay.cli import list as list_
 from lmplay.cli.errors import run_app
 
-GROUPS = (run, generate)
+GROUPS = (list_, describe, run, generate)
 
 app = typer.Typer(
     name="lmplay",

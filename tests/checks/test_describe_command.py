@@ -44,7 +44,9 @@ def test_describe_as_json_has_the_promised_keys_and_takes_settings() -> None:
     assert [layer["name"] for layer in answer["layers"] if layer["depth"] == 1][-1] == "fc"
 
 
-@pytest.mark.parametrize("setting", ["model.nun_blocks=1", "num_blocks=1", "model.num_blocks", "model.num_blocks=two"])
+@pytest.mark.parametrize(
+    "setting", ["model.nun_blocks=1", "num_blocks=1", "model.num_blocks", "train.lr=1", "model.num_blocks=two"]
+)
 def test_a_setting_that_cannot_be_meant_is_refused(setting: str) -> None:
     with pytest.raises(WrongUsageError):
         call("describe", "test_runner", "--set", setting)
