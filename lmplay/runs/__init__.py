@@ -32,6 +32,7 @@ from lmplay.runs.resolve import (
 )
 from lmplay.runs.spawn import kill_worker, spawn_worker
 from lmplay.runs.status import ACTIVE, ENDED, FINISHED, STATES, Status, is_live, read_status
+from lmplay.runs.summary import RunSummary, flat_config, summarize, summarize_all
 from lmplay.runs.writer import Heartbeat, RunBusyError, RunWriter
 
 __all__ = [
@@ -48,11 +49,13 @@ __all__ = [
     "Request",
     "RunBusyError",
     "RunFollower",
+    "RunSummary",
     "RunWriter",
     "Status",
     "Update",
     "create_run",
     "find_checkpoint",
+    "flat_config",
     "is_alive",
     "is_live",
     "is_run",
@@ -71,5 +74,7 @@ __all__ = [
     "resolve_run",
     "runs_root",
     "spawn_worker",
+    "summarize",
+    "summarize_all",
     "write_run_file",
 ]

@@ -5,10 +5,12 @@ Everything that reads or writes a run asks here for names; `docs/run_directory.m
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,25 +70,33 @@ def create_run(experiment: str, *, name: str | None = None, root: Path | None = 
     host, command line. Raises `WrongUsageError` when the name is taken.
     """
     path = (root or runs_root()) / (check_run_name(name) if name else new_run_name(experiment))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    taken = WrongUsageError(f"there is a run named {path.name} in {path.parent} already: choose another --name")
+    if path.exists():
+        raise taken
+    # Made under a hidden name and renamed, so that nobody meets a run of which half is there.
+    new = path.with_name(f".new-{path.name}-{secrets.token_hex(4)}")
     try:
-        path.mkdir()
-    except FileExistsError:
-        raise WrongUsageError(
-            f"there is a run named {path.name} in {path.parent} already: choose another --name"
-        ) from None
-    (path / CONTROL).mkdir()
-    (path / CHECKPOINTS).mkdir()
-    created = time.time()
-    # Status before run.json: a folder counts as a run from the moment run.json is there, and is complete by then.
-    write_atomically(path / STATUS, to_json({"state": "queued", "updated": created}) + "\n")
-    write_run_file(path, {"format": FORMAT, "experiment": experiment, "created": created, **asked})
+        (new / CONTROL).mkdir(parents=True)
+        (new / CHECKPOINTS).mkdir()
+        created = time.time()
+        write_atomically(new / STATUS, to_json({"state": "queued", "updated": created}) + "\n")
+        write_run_file(new, {"format": FORMAT, "experiment": experiment, "created": created, **asked})
+        new.rename(path)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise taken from None
+        raise LMPlayError(f"the run {path.name} can't be made in {path.parent}: {error.strerror}") from error
     return path
 
 
 def write_run_file(path: Path, asked: Mapping[str, Any]) -> None:
-    """Replace `run.json`: what was asked, for people too, hence indented."""
-    write_atomically(path / RUN, to_json(asked, indent=2) + "\n")
+    """Replace `run.json`: what was asked, for people too, hence indented. Its time stays that of the run's making."""
+    file = path / RUN
+    made = file.stat().st_mtime_ns if file.exists() else None
+    write_atomically(file, to_json(asked, indent=2) + "\n")
+    if made is not None:
+        os.utime(file, ns=(made, made))
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
@@ -121,12 +131,25 @@ def read_json_object(path: Path, *, of: str) -> dict[str, Any]:
 
 
 def is_run(path: Path) -> bool:
-    """A folder with a `run.json`, whether or not that can be read."""
-    return (path / RUN).exists()
+    """A folder that holds a run, even an unreadable one or what is left of a half deleted one."""
+    return _made(path) is not None
+
+
+def _made(path: Path) -> float | None:
+    """When the run in `path` was made, in seconds since 1970; None where there is none, 0 where that can't be seen."""
+    for name in (RUN, STATUS, METRICS):
+        try:
+            # Rewriting run.json keeps its time, so it is the run's; the folder's is not.
+            return (path / name).stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return 0.0
+    return None
 
 
 def list_runs(root: Path | None = None, *, archived: bool = False) -> list[Path]:
-    """The folders of all runs, newest first by their creation (that of `run.json`'s folder entry on disk)."""
+    """The folders of all runs, newest first; those that can't be read are among them, so that a list can say so."""
     folder = root or runs_root()
     if archived:
         folder = folder / ARCHIVE
@@ -136,14 +159,9 @@ def list_runs(root: Path | None = None, *, archived: bool = False) -> list[Path]
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                try:
-                    # run.json is written once, so its time is the run's creation, as a folder's time is not.
-                    modified = (Path(entry.path) / RUN).stat().st_mtime
-                except (FileNotFoundError, NotADirectoryError):
-                    continue
-                except OSError:
-                    modified = 0.0  # unreadable: listed, so that the list can say so
-                found.append((modified, Path(entry.path)))
+                path = Path(entry.path)
+                if (made := _made(path)) is not None:
+                    found.append((made, path))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -82,7 +82,7 @@ def kill_worker(run_path: Path, *, patience: float = 10.0) -> None:
     lock = lock_run(run_path)
     try:
         now = time.time()
-        write_rows(run_path / EVENTS, [{"event": "killed", "time": now, "step": status.step, "pid": status.pid}])
+        write_rows(run_path / EVENTS, [{"event": "killed", "clock": now, "step": status.step, "pid": status.pid}])
         fields = read_json_object(run_path / STATUS, of=f"the run {run_path.name}")
         ended = {"state": "stopped", "reason": "killed without saving", "updated": now, "ended": now}
         write_atomically(run_path / STATUS, to_json({**fields, **ended}) + "\n")

@@ -129,13 +129,13 @@ class RunWriter:
     def system(self, row: Mapping[str, Any]) -> None:
         """Append a row about the machine: memory, CPU and GPU use."""
         with self._mutex:
-            self._system.append([{"time": time.time(), **row}])
+            self._system.append([{"clock": time.time(), **row}])
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Append an event, with the time of day and the step that the run is at unless `fields` say another."""
+        """Append an event, with the time of day (`clock`) and the step that the run is at, unless `fields` differ."""
         with self._mutex:
             step = {"step": self._status["step"]} if "step" in self._status else {}
-            self._events.append([{"event": kind, "time": time.time(), **step, **fields}])
+            self._events.append([{"event": kind, "clock": time.time(), **step, **fields}])
 
     def resumed(self, step: int, **fields: Any) -> None:
         """Training goes on from the checkpoint of `step`: rows with a later step written until now become obsolete.

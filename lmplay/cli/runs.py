@@ -1,0 +1,241 @@
+"""`lmplay runs`: the list of runs with its filters, and what is done with whole runs: show, diff, tag, rename, delete.
+
+`lmplay runs` alone, or with a filter, is the list; the first word decides, so `lmplay runs show R` is a command.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from lmplay.cli import runs_show
+from lmplay.cli.figures import format_bytes, format_count, format_loss, format_seconds
+from lmplay.runs import resolve_run, runs_root, summarize_all
+from lmplay.runs.labels import archive_run, change_labels, delete_run, read_labels, rename_run, restore_run
+from lmplay.runs.layout import ARCHIVE
+from lmplay.runs.query import ALIASES, FIELDS, check_key, select, sort_runs, value_of
+from lmplay.runs.status import read_status
+from lmplay.runs.summary import RunSummary
+from lmplay.utils.errors import LMPlayError, WrongUsageError
+from lmplay.utils.files import to_json
+from lmplay.utils.names import did_you_mean
+
+DEFAULT_COLUMNS = "run,experiment,state,progress,step,tokens,loss,validation_loss,tokens_per_second,left,age,tag"
+# Left out first where a terminal is too narrow for all of them.
+_LEAST_WANTED = ("experiment", "step", "age", "tag", "tokens_per_second", "tokens", "left", "loss")
+
+_FORMATS = {
+    "loss": format_loss,
+    "validation_loss": format_loss,
+    "progress": lambda value: f"{value:.0%}",
+    "left": format_seconds,
+    "age": format_seconds,
+    "created": format_seconds,
+    "time": format_seconds,
+    "memory": format_bytes,
+}
+_OPTIONS = ("--sort", "--columns", "--limit", "--archived", "--json", "--help")
+_HEADS = {"validation_loss": "validation", "tokens_per_second": "tokens/s", "tag": "tags", "run": "run"}
+_STYLES = {"running": "green", "failed": "red", "lost": "red", "broken": "red", "paused": "yellow", "queued": "cyan"}
+
+
+class ListByDefault(TyperGroup):
+    """A group whose `list` command is meant when the first word is none of its commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ("--help", "-h")):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    name="runs",
+    cls=ListByDefault,
+    help="List runs (`lmplay runs 'exp:gpt2ish loss<4'`), and show, compare settings of, label, move and delete them.",
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def register(parent: typer.Typer) -> None:
+    parent.add_typer(app)
+    runs_show.register(app)
+
+
+# A term such as -tag:old is no option; what looks like a mistyped one is found below.
+_TERMS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+
+
+@app.command("list", context_settings=_TERMS)
+def list_(
+    query: list[str] | None = typer.Argument(
+        None,
+        metavar="[FILTER]...",
+        help="Terms that must all hold: exp:gpt2ish 'loss<4' -tag:old 'lr>=1e-3' state:running,paused (quote < and >).",
+    ),
+    sort: str | None = typer.Option(
+        None, help="Field or setting to sort by; -FIELD for the largest first. [newest first]"
+    ),
+    columns: str | None = typer.Option(
+        None, help=f"Fields and settings to show, with commas between. [{DEFAULT_COLUMNS}, as far as there is room]"
+    ),
+    limit: int | None = typer.Option(None, min=1, help="Show the first so many."),
+    archived: bool = typer.Option(False, "--archived", help="The archived runs instead."),
+    json: bool = typer.Option(False, "--json", help="One JSON list on standard output."),
+) -> None:
+    """List the runs under $LMPLAY_RUNS (or ./runs), newest first."""
+    for word in query or ():
+        if word.startswith("--"):
+            raise WrongUsageError(f"no such option: {word}{did_you_mean(word, _OPTIONS)}")
+    runs = summarize_all(archived=archived)
+    chosen = select(runs, " ".join(query or ()))
+    if sort is not None:
+        check_key(sort.removeprefix("-"), runs)
+        chosen = sort_runs(chosen, sort)
+    if limit is not None:
+        chosen = chosen[:limit]
+    if json:
+        typer.echo(to_json([run.as_json() for run in chosen]))
+        return
+    names = [name.strip() for name in (columns or DEFAULT_COLUMNS).split(",") if name.strip()]
+    for name in names:
+        check_key(name, runs)
+    # A pipe has no width: nothing is cut there.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+    if not chosen:
+        there = (
+            f"{len(runs)} others do not fit the filter"
+            if runs
+            else "start one: lmplay run EXPERIMENT --plan quickstart"
+        )
+        console.print(f"No runs in {runs_root()} to show; {there}.", soft_wrap=True, markup=False)
+        return
+    cells = {name: [_cell(run, name) for run in chosen] for name in names}
+    if columns is None:
+        _leave_out(cells, console.width)
+    console.print(_table(chosen, cells, styled=console.is_terminal))
+    for run in chosen:
+        if run.state in ("broken", "lost") and run.status.reason:
+            console.print(f"{run.name}: {run.status.reason}", style="dim", soft_wrap=True, markup=False)
+
+
+@app.command("rename")
+def rename(
+    run: str = typer.Argument(help="Run by name, beginning of the name, path, or `last`."),
+    name: str = typer.Argument(help="The new name."),
+) -> None:
+    """Give a run another name. Refused while it is being written."""
+    old = resolve_run(run)
+    typer.echo(f"{old.name} is now {rename_run(old, name).name}")
+
+
+@app.command("tag", context_settings=_TERMS)
+def tag(
+    run: str = typer.Argument(help="Run by name, beginning of the name, path, or `last`."),
+    tags: list[str] = typer.Argument(help="Tags to add; -TAG removes one."),
+) -> None:
+    """Add tags to a run, or remove them: lmplay runs tag last good -old."""
+    path = resolve_run(run)
+    added = [one for one in tags if not one.startswith("-")]
+    labels = change_labels(path, add=added, remove=[one[1:] for one in tags if one.startswith("-")])
+    typer.echo(f"{path.name}: {', '.join(labels.tags) or 'no tags'}")
+
+
+@app.command("note")
+def note(
+    run: str = typer.Argument(help="Run by name, beginning of the name, path, or `last`."),
+    text: list[str] | None = typer.Argument(None, help="What to remember of it; without it, the note is shown."),
+    clear: bool = typer.Option(False, "--clear", help="Remove the note."),
+) -> None:
+    """Write a note onto a run, or show it."""
+    path = resolve_run(run)
+    labels = change_labels(path, note=" ".join(text or ())) if text or clear else read_labels(path)
+    typer.echo(labels.note or f"{path.name} has no note")
+
+
+@app.command("archive")
+def archive(
+    runs: list[str] = typer.Argument(help="Runs to take out of the list."),
+    undo: bool = typer.Option(False, "--undo", help="Bring them back instead."),
+) -> None:
+    """Move runs into the archive, `.archive` beside them: kept whole, but no longer listed."""
+    root = runs_root() / ARCHIVE if undo else None
+    for path in [resolve_run(run, root=root) for run in runs]:
+        moved = restore_run(path) if undo else archive_run(path)
+        typer.echo(f"{path.name} {'is back' if undo else 'is archived'} ({moved})")
+
+
+@app.command("delete")
+def delete(
+    runs: list[str] = typer.Argument(help="Runs to delete with all their checkpoints."),
+    yes: bool = typer.Option(False, "--yes", "-y", help="Do not ask."),
+    archived: bool = typer.Option(False, "--archived", help="The names are those of archived runs."),
+) -> None:
+    """Delete runs for good. Asks first; refuses for a run that a worker holds."""
+    paths = [resolve_run(run, root=runs_root() / ARCHIVE if archived else None) for run in runs]
+    for path in paths:
+        _refuse_live(path)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise WrongUsageError(
+                f"deleting {', '.join(path.name for path in paths)} needs --yes where nobody can be asked"
+            )
+        size = format_bytes(sum(file.lstat().st_size for path in paths for file in path.rglob("*") if file.is_file()))
+        typer.confirm(f"Delete {', '.join(path.name for path in paths)} ({size}) for good?", abort=True)
+    for path in paths:
+        delete_run(path)
+        typer.echo(f"{path.name} is deleted")
+
+
+def _refuse_live(path: Any) -> None:
+    try:
+        status = read_status(path)
+    except LMPlayError:
+        return  # broken runs can be deleted; a writer's lock is still asked for
+    if status.active:
+        raise LMPlayError(f"the run {path.name} is {status.state}: stop it first (lmplay ctl {path.name} stop)")
+
+
+def _leave_out(cells: dict[str, list[str]], width: int) -> None:
+    """Drop columns that are empty, then the least wanted ones, until the rest fits into `width`."""
+    for name in [name for name, column in cells.items() if not any(column)]:
+        del cells[name]
+    for name in _LEAST_WANTED:
+        if sum(max(len(_head(key)), *map(len, column)) + 2 for key, column in cells.items()) - 2 <= width:
+            return
+        cells.pop(name, None)
+
+
+def _table(runs: list[RunSummary], cells: dict[str, list[str]], *, styled: bool) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold" if styled else "")
+    for name in cells:
+        numeric = any(isinstance(value_of(run, name), int | float) for run in runs)
+        table.add_column(_head(name), justify="right" if numeric else "left", no_wrap=True, overflow="ellipsis")
+    for index, run in enumerate(runs):
+        table.add_row(*(column[index] for column in cells.values()), style=_STYLES.get(run.state, "") if styled else "")
+    return table
+
+
+def _head(name: str) -> str:
+    return _HEADS.get(ALIASES.get(name, name), name)
+
+
+def _cell(run: RunSummary, name: str) -> str:
+    field = ALIASES.get(name, name)
+    value = value_of(run, name)
+    if field == "age" and not run.status.active:
+        return ""  # the age of a finished run's last word tells nothing
+    if value is None or (field in FIELDS and value == 0 and field in ("step", "tokens", "samples")):
+        return ""
+    if field in _FORMATS and isinstance(value, int | float):
+        return _FORMATS[field](value)
+    if isinstance(value, tuple | list):
+        return " ".join(map(str, value))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return format_count(value) if isinstance(value, int) or abs(value) >= 1e4 else f"{value:.4g}"

@@ -1,0 +1,145 @@
+"""One run in one line: what lists, filters and screens show of it, read from three small files.
+
+A folder that can't be read is summarised too, as state `broken` with the reason, so that it never hides the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmplay.runs.labels import Labels, read_labels
+from lmplay.runs.layout import list_runs, read_run_file
+from lmplay.runs.status import Status, read_status
+from lmplay.utils.errors import LMPlayError
+
+BROKEN = "broken"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """What is known of a run at one moment."""
+
+    path: Path
+    experiment: str = ""
+    plan: str = ""
+    seed: int | None = None
+    created: float | None = None
+    status: Status = field(default_factory=lambda: Status(state=BROKEN))
+    labels: Labels = field(default_factory=Labels)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """All settings under dotted keys, as `flat_config` gives them."""
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def state(self) -> str:
+        return self.status.state
+
+    @property
+    def stages(self) -> int | None:
+        value = self.status.fields.get("stages")
+        return value if isinstance(value, int) else None
+
+    @property
+    def fraction(self) -> float | None:
+        """How much of it is done, 0 to 1, by the first total that the worker gives."""
+        for unit in ("samples", "steps", "tokens"):
+            total = self.status.fields.get(f"total_{unit}")
+            done = self.status.step if unit == "steps" else getattr(self.status, unit)
+            if isinstance(total, int | float) and total > 0:
+                return float(min(1.0, done / total))
+        return None
+
+    @property
+    def seconds_left(self) -> float | None:
+        value = self.status.fields.get("eta_seconds")
+        return float(value) if self.status.active and isinstance(value, int | float) else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The machine-readable row of `lmplay runs --json`."""
+        status = self.status
+        return {
+            "run": self.name,
+            "path": str(self.path),
+            "experiment": self.experiment,
+            "state": self.state,
+            "step": status.step,
+            "tokens": status.tokens,
+            "loss": status.loss,
+            "validation_loss": status.validation_loss,
+            "pid": status.pid,
+            "tags": list(self.labels.tags),
+            "samples": status.samples,
+            "time": status.time,
+            "stage": status.stage,
+            "reason": status.reason,
+            "plan": self.plan,
+            "seed": self.seed,
+            "created": self.created,
+            "updated": status.updated,
+            "age": status.age,
+            "host": status.host,
+            "progress": self.fraction,
+            "note": self.labels.note,
+            "group": self.labels.group,
+        }
+
+
+def summarize(path: Path) -> RunSummary:
+    """Never raises for the content of the folder: what is wrong with it is the summary's `status.reason`."""
+    try:
+        asked = read_run_file(path)
+        status = read_status(path)
+    except LMPlayError as error:
+        return RunSummary(path=path, status=Status(state=BROKEN, reason=str(error)))
+    plan = asked.get("plan")
+    created, seed = asked.get("created"), asked.get("seed")
+    return RunSummary(
+        path=path,
+        experiment=str(asked.get("experiment", "")),
+        plan=str(plan.get("name", "")) if isinstance(plan, Mapping) else str(plan or ""),
+        seed=seed if isinstance(seed, int) else None,
+        created=float(created) if isinstance(created, int | float) else None,
+        status=status,
+        labels=read_labels(path),
+        config=flat_config(asked),
+    )
+
+
+def summarize_all(root: Path | None = None, *, archived: bool = False) -> list[RunSummary]:
+    """Every run, newest first."""
+    return [summarize(path) for path in list_runs(root, archived=archived)]
+
+
+def flat_config(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run under dotted keys: `model.num_blocks`, `data.packing`, `train.lr`.
+
+    A training setting that differs between stages appears as `<stage>.train.<key>` for each, one that doesn't once.
+    """
+    config = asked.get("config")
+    if not isinstance(config, Mapping):
+        return {}
+    flat = dict(flatten({key: value for key, value in config.items() if key != "stages"}))
+    stages = [stage for stage in config.get("stages") or () if isinstance(stage, Mapping)]
+    by_stage = [(str(stage.get("name")), dict(flatten(stage.get("train", {}), "train"))) for stage in stages]
+    for key in dict.fromkeys(key for _, settings in by_stage for key in settings):
+        values = [settings.get(key) for _, settings in by_stage]
+        if all(value == values[0] for value in values):
+            flat[key] = values[0]
+        else:
+            flat.update({f"{name}.{key}": settings.get(key) for name, settings in by_stage})
+    return flat
+
+
+def flatten(content: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Nested objects as (dotted key, value); lists are values."""
+    if not isinstance(content, Mapping):
+        yield prefix, content
+        return
+    for key, value in content.items():
+        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
