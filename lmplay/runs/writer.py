@@ -27,7 +27,7 @@ from lmplay.runs.layout import (
     read_json_object,
     read_run_file,
 )
-from lmplay.runs.process import mark_process
+from lmplay.runs.process import is_alive, mark_process
 from lmplay.runs.status import FINISHED, HEARTBEAT_SECONDS, WRITTEN_STATES
 from lmplay.runs.system import SystemSampler
 from lmplay.utils.errors import LMPlayError
@@ -51,19 +51,29 @@ def lock_run(path: Path) -> FileLock:
     """Take the writer's lock of the run, or raise `RunBusyError` naming who has it. Release it with `.release()`."""
     lock = FileLock(path / LOCK, timeout=0, thread_local=False)
     try:
-        lock.acquire()
-    except Timeout:
         try:
-            status = read_json_object(path / STATUS, of=path.name)
-        except LMPlayError:
-            status = {}
-        holder = f"process {status['pid']} on {status.get('host')}" if "pid" in status else "another process"
+            lock.acquire()
+        except Timeout:
+            # A process that was just killed is dead before the last of its threads has let go of its files.
+            if is_alive(_holder(path)) is not False:
+                raise
+            lock.acquire(timeout=5.0, poll_interval=0.01)
+    except Timeout:
+        mark = _holder(path)
+        holder = f"process {mark['pid']} on {mark.get('host')}" if "pid" in mark else "another process"
         raise RunBusyError(
             f"the run {path.name} is being written by {holder}: stop it first, or attach to it"
         ) from None
     except OSError as error:
         raise LMPlayError(f"the run {path.name} can't be locked: {error.strerror} ({path / LOCK})") from error
     return lock
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    try:
+        return read_json_object(path / STATUS, of=f"the run {path.name}")
+    except LMPlayError:
+        return {}
 
 
 class RunWriter:
