@@ -16,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 from lmplay.utils.errors import LMPlayError
-from lmplay.utils.names import did_you_mean
+from lmplay.utils.names import nearest
 from lmplay.utils.paths import cache_root
 
 
@@ -61,8 +61,9 @@ def _usage_message(error: TyperException) -> str:
     context = getattr(error, "ctx", None)
     option = getattr(error, "option_name", None)
     if option is not None and hasattr(error, "possibilities") and context is not None:
-        known = [name for parameter in context.command.params for name in parameter.opts if name.startswith("-")]
-        message = f"no such option: {option}{did_you_mean(option, known)}"
+        known = [name.lstrip("-") for parameter in context.command.params for name in parameter.opts if name[0] == "-"]
+        near = [f"--{name.replace('_', '-')}" for name in nearest(option.lstrip("-"), [name.replace("-", "_") for name in known])]
+        message = f"no such option: {option}" + (f"; did you mean {' or '.join(near)}?" if near else "")
     command = context.command_path if context is not None else None
     return f"{_one_line(message)} ({command} --help shows what there is)" if command else _one_line(message)
 

@@ -120,12 +120,24 @@ def prepare(asked: Asked) -> Prepared:
     )
     request.data_config()
     prepared = Prepared(request=request, plan=plan, runner=runner, experiment_file=MODEL_RUNNERS[runner.name].file)
+    _try_to_build(runner, model)
     for config in prepared.stage_configs():
         check_precision(config.precision, device, force=asked.force)
     _check_sequence_length(prepared)
     if request.initial_model is not None:
         resolve_checkpoint(request.initial_model)
     return prepared
+
+
+def _try_to_build(runner: LMRunnerBase, model: Mapping[str, Any]) -> None:
+    """Find out now, and not in the worker, that a constructor refuses its arguments."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            runner.build_model(**model)
+    except Exception:  # noqa: BLE001 - some constructors need real tensors: only a real failure is one
+        runner.build_model(**model)
 
 
 def _check_sequence_length(prepared: Prepared) -> None:

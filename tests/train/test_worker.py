@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_with_the_same_command_as_if_nothing_had_happened(
     viewer = start(tmp_path, "--plan", plan, "--name", "killed")
     wait_until(at_step(run, 13), what="step 13")
     psutil.Process(read_status(run).pid).send_signal(signal.SIGKILL)
-    output, _ = viewer.communicate(timeout=60)
+    viewer.communicate(timeout=60)
     assert viewer.returncode == 1
     assert read_status(run).state == "lost"
 
@@ -153,7 +153,7 @@ def test_a_model_that_throws_fails_with_one_line_and_leaves_its_traceback_in_the
         "        raise ZeroDivisionError('the idea was not sound')\n\n"
         "@expose_runner('thrower', description='throws')\n"
         "def runner(*args, **kwargs):\n"
-        "    return BasicModelRunner(Thrower, *args, overrides=dict(num_blocks=1, embed_dim=16, num_heads=2), **kwargs)\n"
+        "    return BasicModelRunner(Thrower, *args, overrides=dict(embed_dim=16, num_heads=2), **kwargs)\n"
     )
     failed = lmplay(
         "run", "thrower", "--plan", str(small_plan()), "--name", "thrown", LMPLAY_EXPERIMENTS=str(folder.parent)
