@@ -62,7 +62,10 @@ def _usage_message(error: TyperException) -> str:
     option = getattr(error, "option_name", None)
     if option is not None and hasattr(error, "possibilities") and context is not None:
         known = [name.lstrip("-") for parameter in context.command.params for name in parameter.opts if name[0] == "-"]
-        near = [f"--{name.replace('_', '-')}" for name in nearest(option.lstrip("-"), [name.replace("-", "_") for name in known])]
+        near = [
+            f"--{name.replace('_', '-')}"
+            for name in nearest(option.lstrip("-"), [name.replace("-", "_") for name in known])
+        ]
         message = f"no such option: {option}" + (f"; did you mean {' or '.join(near)}?" if near else "")
     command = context.command_path if context is not None else None
     return f"{_one_line(message)} ({command} --help shows what there is)" if command else _one_line(message)

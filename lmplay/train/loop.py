@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,6 +88,7 @@ class Trainer:
         self.obey = obey
         self.progress = Progress(stages=[StageProgress(stage.name) for stage in stages])
         self.paused = False
+        self._cannot_generate = False
         self._saved_step: int | None = None
         self._status_written = 0.0
         self._enter_stage()
@@ -307,11 +309,17 @@ class Trainer:
     def sample(self) -> str | None:
         """A short text of the model as it is now. Draws from a generator of its own."""
         config = self.stage.config
-        if not config.sample_tokens:
+        if not config.sample_tokens or self._cannot_generate:
             return None
-        return config.sample_prompt + generate_text(
-            self.model, config.sample_prompt, max_tokens=config.sample_tokens, seed=self.seed
-        )
+        try:
+            return config.sample_prompt + generate_text(
+                self.model, config.sample_prompt, max_tokens=config.sample_tokens, seed=self.seed
+            )
+        except Exception as error:  # noqa: BLE001 - a cache that isn't written yet is no reason to lose a training
+            self._cannot_generate = True
+            traceback.print_exc()
+            self.log.event("warning", message=f"no more samples: generating failed with {error!r}")
+            return None
 
     # Checkpoints
 

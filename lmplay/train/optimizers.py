@@ -31,11 +31,14 @@ def apply_freezing(model: nn.Module, patterns: Sequence[str]) -> list[str]:
             raise WrongUsageError(f"train.freeze: no parameter matches {pattern!r}{did_you_mean(pattern, names)}")
     frozen = []
     for name, parameter in model.named_parameters():
-        still = getattr(parameter, "freeze", False) or any(_matches(name, pattern) for pattern in patterns)
-        if still:
+        if not hasattr(parameter, "frozen_by_model"):
+            # The model's own choice, remembered: a later stage may free what an earlier one froze, but not this.
+            parameter.frozen_by_model = not parameter.requires_grad  # type: ignore[attr-defined]
+        by_model = parameter.frozen_by_model or getattr(parameter, "freeze", False)  # type: ignore[attr-defined]
+        if by_model or any(_matches(name, pattern) for pattern in patterns):
             frozen.append(name)
         if parameter.is_floating_point():
-            parameter.requires_grad_(not still)
+            parameter.requires_grad_(name not in frozen)
     return frozen
 
 

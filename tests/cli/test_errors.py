@@ -79,8 +79,6 @@ def test_settings_are_dumped_and_read_back(lmplay: LMPlay, tmp_path: Path) -> No
     second = lmplay("run", "--config", "settings.toml", "--lr", "0.25", "--dump-config")
     assert second.returncode == 0, second.stderr
     changed = [
-        (old, new)
-        for old, new in zip(first.stdout.splitlines(), second.stdout.splitlines(), strict=True)
-        if old != new
+        (old, new) for old, new in zip(first.stdout.splitlines(), second.stdout.splitlines(), strict=True) if old != new
     ]
     assert changed == [("lr = 0.003", "lr = 0.25")]

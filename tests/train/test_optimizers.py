@@ -116,6 +116,7 @@ def test_adamw_without_fusing_is_the_same_rule() -> None:
 def test_freezing_by_pattern_by_prefix_and_by_tag() -> None:
     model = Toy()
     model.pos_embed.freeze = True
+    model.fc.weight.requires_grad = False
     frozen = apply_freezing(model, ["tok_embed.*", "blocks.0"])
     assert frozen == [
         "pos_embed",
@@ -124,9 +125,10 @@ def test_freezing_by_pattern_by_prefix_and_by_tag() -> None:
         "blocks.0.0.bias",
         "blocks.0.1.weight",
         "blocks.0.1.bias",
+        "fc.weight",
     ]
     assert [name for name, p in model.named_parameters() if not p.requires_grad] == frozen
-    assert apply_freezing(model, []) == ["pos_embed"]
+    assert apply_freezing(model, []) == ["pos_embed", "fc.weight"]
     with pytest.raises(WrongUsageError, match=r"no parameter matches 'tok_embd'"):
         apply_freezing(model, ["tok_embd"])
     apply_freezing(model, ["*"])

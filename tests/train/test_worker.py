@@ -167,6 +167,35 @@ def test_a_model_that_throws_fails_with_one_line_and_leaves_its_traceback_in_the
     assert len(events(run, "failed")) == 1
 
 
+def test_a_model_without_a_cache_is_trained_all_the_same(
+    lmplay: LMPlay, small_plan: Plan, runs_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine" / "cacheless"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "versions.py").write_text(
+        "from torch import nn\n"
+        "from lmplay.base.base_model import BasicModelRunner, LMBase\n"
+        "from lmplay.base.runner_list import expose_runner\n\n"
+        "class Cacheless(LMBase):\n"
+        "    def __init__(self, max_len=64, embed_dim=16, **ignore):\n"
+        "        super().__init__('cacheless', max_len=max_len, embed_dim=embed_dim)\n"
+        "        self.tok_embed, self.fc = nn.Embedding(50257, embed_dim), nn.Linear(embed_dim, 50257)\n\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(self.tok_embed(x))\n\n"
+        "@expose_runner('cacheless', description='forward alone')\n"
+        "def runner(*args, **kwargs):\n"
+        "    return BasicModelRunner(Cacheless, *args, overrides=dict(), **kwargs)\n"
+    )
+    plan = str(small_plan(samples=8))
+    done = lmplay("run", "cacheless", "--plan", plan, "--name", "plain", LMPLAY_EXPERIMENTS=str(folder.parent))
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = runs_folder / "plain"
+    assert [row["step"] for row in rows(run, "train")] == [1, 2]
+    assert len(events(run, "warning")) == 1, "said once, not at each validation"
+    assert "generating failed" in events(run, "warning")[0]["message"]
+
+
 def test_requests_are_obeyed_at_a_step_boundary(tmp_path: Path, small_plan: Plan, runs_folder: Path) -> None:
     run = runs_folder / "steered"
     plan = str(small_plan(samples=40_000, sample_tokens=0, validation_interval=100_000, save_interval=100_000))
