@@ -181,7 +181,7 @@ def test_a_model_without_a_cache_is_trained_all_the_same(
         "    def __init__(self, max_len=64, embed_dim=16, **ignore):\n"
         "        super().__init__('cacheless', max_len=max_len, embed_dim=embed_dim)\n"
         "        self.tok_embed, self.fc = nn.Embedding(50257, embed_dim), nn.Linear(embed_dim, 50257)\n\n"
-        "    def forward(self, x):\n"
+        "    def forward(self, x, cache=None):\n"
         "        return self.fc(self.tok_embed(x))\n\n"
         "@expose_runner('cacheless', description='forward alone')\n"
         "def runner(*args, **kwargs):\n"

@@ -16,7 +16,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_remainder(tmp_path: Path, mon
     path = tmp_path / "file.json"
     write_atomically(path, "old")
 
-    def full(descriptor: int) -> None:
+    def full(descriptor: int) -> None:  # noqa: ARG001 - the shape of fsync
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
