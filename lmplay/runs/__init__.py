@@ -21,6 +21,7 @@ from lmplay.runs.control import ACTIONS, ControlInbox, Request, request
 from lmplay.runs.follow import RunFollower, Update
 from lmplay.runs.jsonl import JsonlAppender, JsonlTail, read_last_rows
 from lmplay.runs.layout import create_run, is_run, list_runs, new_run_name, read_run_file, runs_root, write_run_file
+from lmplay.runs.library import Run
 from lmplay.runs.process import ProcessMark, is_alive, mark_process
 from lmplay.runs.resolve import (
     find_checkpoint,
@@ -47,6 +48,7 @@ __all__ = [
     "JsonlTail",
     "ProcessMark",
     "Request",
+    "Run",
     "RunBusyError",
     "RunFollower",
     "RunSummary",

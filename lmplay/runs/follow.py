@@ -48,15 +48,29 @@ class RunFollower:
         return Update(status=status, metrics=metrics, events=events, system=system, restarted=restarted)
 
 
-def line_start_near_end(path: Path, distance: int) -> int:
-    """The offset of the first line that begins within `distance` bytes of the file's end; 0 for a shorter file."""
+def line_start_near_end(path: Path, distance: int, *, block: int = 1 << 16) -> int:
+    """The offset of the first line that begins within `distance` bytes of the file's end.
+
+    Where none does, that of the last, unfinished one; so 0 bytes before the end is behind the last whole line.
+    """
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= distance:
-                return 0
-            file.seek(size - distance - 1)
-            file.readline()
-            return file.tell() if file.tell() < size else 0
+        file = path.open("rb", buffering=0)
     except (FileNotFoundError, NotADirectoryError):
+        return 0
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        start = max(0, size - distance)
+        if start == 0:
+            return 0
+        # From the byte before, which ends a line when one begins right at `start`.
+        newline = os.pread(file.fileno(), size - start + 1, start - 1).find(b"\n")
+        if newline >= 0:
+            return start + newline
+        position = start - 1
+        while position > 0:
+            step = min(block, position)
+            position -= step
+            newline = os.pread(file.fileno(), step, position).rfind(b"\n")
+            if newline >= 0:
+                return position + newline + 1
         return 0

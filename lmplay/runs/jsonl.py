@@ -98,9 +98,14 @@ class JsonlTail:
         return rows
 
     def read_lines(self, limit: int | None = None) -> Iterator[tuple[int, list[bytes]]]:
-        """Chunks of whole lines as (offset of the first, lines without their ends); the offset moves as they are taken.
+        """Chunks of whole lines as (offset of the first, lines without ends); the offset moves as they are taken."""
+        for start, data in self.read_chunks(limit):
+            yield start, data[:-1].split(b"\n")
 
-        Memory stays within a chunk, however long the file (and within the longest line).
+    def read_chunks(self, limit: int | None = None, *, size: int = _CHUNK) -> Iterator[tuple[int, bytes]]:
+        """As `read_lines`, the lines of a chunk in one piece, each with its end.
+
+        Memory stays within `size` bytes, however long the file (and within the longest line).
         """
         try:
             file = self.path.open("rb", buffering=0)
@@ -115,20 +120,17 @@ class JsonlTail:
                 self._restart(stat.st_ino)
             self._inode = stat.st_ino
             taken = 0
-            size = _CHUNK
             while limit is None or taken < limit:
                 data = os.pread(file.fileno(), size, self.offset)
                 end = data.rfind(b"\n") + 1
-                if not end:
-                    if len(data) < size:
-                        return
-                    size *= 2  # a line longer than a chunk
-                    continue
-                start, self.offset = self.offset, self.offset + end
-                taken += end
-                yield start, data[: end - 1].split(b"\n")
+                if end:
+                    start, self.offset = self.offset, self.offset + end
+                    taken += end
+                    yield start, data[:end]
                 if len(data) < size:
                     return
+                if not end:
+                    size *= 2  # a line longer than a chunk
 
     def _follows_line(self, descriptor: int) -> bool:
         # A file cut back and grown again past the offset: most probably no line ends just before it.
