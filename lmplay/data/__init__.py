@@ -3,7 +3,18 @@
 Called by `lmplay.train`, `lmplay.checks` and the `lmplay data` commands.
 """
 
-from lmplay.data.batch import IGNORED, Batch
-from lmplay.data.stage import StageData, ValidationData, open_stage, open_validation
+from lmplay.data.batch import IGNORED, Batch, Progress
+from lmplay.data.prefetch import prefetch
+from lmplay.data.stage import StageData, open_stage
+from lmplay.data.validation import ValidationData, open_validation
 
-__all__ = ["IGNORED", "Batch", "StageData", "ValidationData", "open_stage", "open_validation"]
+__all__ = [
+    "IGNORED",
+    "Batch",
+    "Progress",
+    "StageData",
+    "ValidationData",
+    "open_stage",
+    "open_validation",
+    "prefetch",
+]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
-from lmplay.plans import Fields
+from lmplay.plans import DatasetSpec
+from lmplay.utils.conversation import ROLE_NAMES, TEMPLATE_VERSION, turn_text
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.names import did_you_mean
+
+PAIR_TEMPLATE = "{prompt}\n{truth}"
+"""How a prompt and its truth are joined unless the plan says so."""
 
 
 class Row(NamedTuple):
@@ -19,15 +24,22 @@ class Row(NamedTuple):
     file: str
     number: int  # from 1
 
+    @property
+    def place(self) -> str:
+        return f"{self.file}, row {self.number}"
+
 
 class Part(NamedTuple):
+    """A stretch of text; `ended` puts an end-of-text token after it, learned as the text is."""
+
     text: str
     learned: bool
+    ended: bool = False
 
 
 @dataclass(frozen=True)
 class Document:
-    """Parts in reading order. An end-of-text token follows; it is learned when the last part is."""
+    """Parts in reading order, the last one ended."""
 
     parts: tuple[Part, ...]
 
@@ -49,31 +61,95 @@ class Document:
 class Reader:
     """Turns rows into documents as the fields of a dataset say."""
 
-    def __init__(self, fields: Fields) -> None:
-        assert fields.text is not None
-        self._text = fields.text
+    def __init__(self, spec: DatasetSpec) -> None:
+        self._fields = spec.fields
+        self._before, self._between = (spec.template or PAIR_TEMPLATE).removesuffix("{truth}").split("{prompt}")
 
     @property
     def masked(self) -> bool:
         """Whether some tokens carry no loss."""
-        return False
+        return self._fields.text is None
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read."""
+        return list(self._fields.model_dump(exclude_none=True).values())
+
+    @property
+    def template(self) -> str | None:
+        """What decides how columns become text, beside the columns: part of the cache's key."""
+        if self._fields.messages is not None:
+            return f"conversation {TEMPLATE_VERSION}"
+        return None if self._fields.text is not None else f"{self._before}{{prompt}}{self._between}{{truth}}"
 
     def __call__(self, row: Row) -> Document | None:
-        """The document of a row; `None` when it is empty."""
-        text = _column(row, self._text)
-        return Document((Part(text, True),)) if text else None
+        """The document of a row; `None` when there is nothing in it to learn."""
+        if self._fields.text is not None:
+            text = _text(row, self._fields.text)
+            return Document((Part(text, learned=True, ended=True),)) if text else None
+        if self._fields.messages is not None:
+            return _conversation(row, self._fields.messages)
+        assert self._fields.prompt is not None
+        assert self._fields.truth is not None
+        prompt, truth = _text(row, self._fields.prompt), _text(row, self._fields.truth)
+        if not truth:
+            return None
+        read = f"{self._before}{prompt}{self._between}"
+        return Document((Part(read, learned=False), Part(truth, learned=True, ended=True)))
 
 
-def _column(row: Row, name: str) -> str:
-    if name not in row.values:
-        known = [str(key) for key in row.values]
-        hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
-        raise LMPlayError(f"{row.file}, row {row.number}: there is no column {name!r}{hint}")
-    value = row.values[name]
+def _conversation(row: Row, column: str) -> Document | None:
+    turns = _value(row, column)
+    if isinstance(turns, str):
+        try:
+            turns = json.loads(turns)
+        except json.JSONDecodeError:
+            _refuse(row, column, "a list of {role, content} is needed, and this is text")
+    if turns is None:
+        return None
+    if not isinstance(turns, Sequence) or isinstance(turns, str | bytes):
+        _refuse(row, column, f"a list of {{role, content}} is needed, and this is {type(turns).__name__}")
+    parts: list[Part] = []
+    for number, turn in enumerate(turns, start=1):
+        if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
+            _refuse(row, column, f"turn {number} is no object with `role` and `content`")
+        role, content = turn["role"], turn.get("content")
+        if role not in ROLE_NAMES:
+            hint = did_you_mean(role, ROLE_NAMES) or f"; known are {', '.join(ROLE_NAMES)}"
+            _refuse(row, column, f"turn {number} has the role {role!r}{hint}")
+        if not isinstance(content, str):
+            _refuse(row, column, f"the content of turn {number} is {type(content).__name__}, and text is needed")
+        read, learned = turn_text(role, content)
+        parts.append(Part(read, learned=False))
+        if learned:
+            parts.append(Part(learned, learned=True, ended=True))
+    if not any(part.learned for part in parts):
+        return None
+    if not parts[-1].ended:  # a conversation that breaks off with a question
+        parts[-1] = parts[-1]._replace(ended=True)
+    return Document(tuple(parts))
+
+
+def _text(row: Row, name: str) -> str:
+    value = _value(row, name)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise LMPlayError(
-            f"{row.file}, row {row.number}: the column {name!r} holds {type(value).__name__}, and text is needed"
-        )
+        _refuse(row, name, f"text is needed, and this is {type(value).__name__}")
     return value
+
+
+def _value(row: Row, name: str) -> Any:
+    if name not in row.values:
+        raise LMPlayError(f"{row.place}: {no_column(name, [str(key) for key in row.values])}")
+    return row.values[name]
+
+
+def no_column(name: str, known: Sequence[str]) -> str:
+    """What to say of a column that is not there."""
+    hint = did_you_mean(name, known) or f"; there are {', '.join(known) or 'none at all'}"
+    return f"there is no column {name!r}{hint}"
+
+
+def _refuse(row: Row, column: str, message: str) -> NoReturn:
+    raise LMPlayError(f"{row.place}, column {column!r}: {message}")

@@ -1,72 +1,78 @@
-"""How a part's documents fill rows of a fixed length. Called by `lmplay.data.stage`.
+"""How the documents of a part fill rows of a fixed length. Called by `lmplay.data.stage`.
 
-`stream`: contiguous windows over the part, document after document; each token is an input and a target once.
+`stream`: contiguous windows over the part, document after document; nothing is padding but the end.
+`document`: several documents a row, none in sight of another. `pad`: one document a row, the rest padding.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from lmplay.data.batch import IGNORED
+from lmplay.data.batch import IGNORED, Batch
 from lmplay.data.part import Part
-
-
-class Row(Protocol):
-    """(T,) arrays of one row."""
-
-    tokens: npt.NDArray[np.int64]
-    targets: npt.NDArray[np.int64]
+from lmplay.data.rowplan import Counts, row_plan
+from lmplay.plans import PackingMode
 
 
 class Packing(Protocol):
-    """Rows of one pass over a part, by number."""
+    """The rows of one pass over a part, by number."""
 
     num_rows: int
-    num_tokens: int
-    """Inputs that are not padding, in all rows."""
-    num_targets: int
-    """Targets that carry loss, in all rows."""
 
-    def fill(self, row: int, phase: int, tokens: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]) -> None:
-        """Write row number `row` of a pass into `tokens` and `targets`, both (T,)."""
+    @property
+    def counts(self) -> Counts:
+        """What all rows hold together."""
+
+    def fill(self, number: int, phase: int, batch: Batch, row: int) -> None:
+        """Write row number `number` of a pass into row `row` of a batch. `phase` shifts the borders of windows."""
+
+
+def pack(part: Part, mode: PackingMode, sequence_length: int, *, ring: bool) -> Packing:
+    """The rows of a part. `ring` joins the end of a stream to its beginning, as endless training does."""
+    if mode == "stream":
+        return StreamPacking(part, sequence_length, ring=ring)
+    return PlannedPacking(part, mode, sequence_length)
 
 
 class StreamPacking:
-    """Contiguous windows over the part read as a ring: after the last document comes the first.
+    """Contiguous windows. Each token is an input and the next one its target.
 
-    Each pass starts at another `phase`, so that windows begin at other tokens in each epoch.
+    With `ring`, the first document follows the last, and each pass starts at another phase, so that the windows of two
+    epochs begin at other tokens. Without it, the last token has nothing to predict.
     """
 
     def __init__(self, part: Part, sequence_length: int, *, ring: bool) -> None:
         self._part = part
         self._length = sequence_length
         self._ring = ring
-        # Without the ring the last token has nothing to predict.
-        self.num_tokens = part.num_tokens if ring else part.num_tokens - 1
-        self.num_targets = self.num_tokens
-        self.num_rows = -(-self.num_tokens // sequence_length)
+        self._num_inputs = part.num_tokens if ring else max(0, part.num_tokens - 1)
+        self.num_rows = -(-self._num_inputs // sequence_length)
 
-    def fill(self, row: int, phase: int, tokens: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]) -> None:
-        first = row * self._length
-        size = min(self._length, self.num_tokens - first)
-        window = self._window(first + phase if self._ring else first, size + 1)
-        mask = self._mask(first + phase if self._ring else first, size + 1)
-        tokens[:size] = window[:-1]
-        targets[:size] = window[1:] if mask is None else np.where(mask[1:], window[1:], IGNORED)
-        tokens[size:] = self._part.store.manifest.end_of_text
-        targets[size:] = IGNORED
+    @property
+    def counts(self) -> Counts:
+        learned = self._part.num_learned
+        if not self._ring and self._part.num_tokens:
+            learned -= int(self._part.count_learned(np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64))[0])
+        return Counts(self._num_inputs, learned, 0, 0, 0)
 
-    def _window(self, start: int, size: int) -> npt.NDArray[np.int64]:
-        return np.concatenate([self._part.tokens(first, last) for first, last in self._spans(start, size)])
-
-    def _mask(self, start: int, size: int) -> npt.NDArray[np.bool_] | None:
-        pieces = [self._part.mask(first, last) for first, last in self._spans(start, size)]
-        return None if pieces[0] is None else np.concatenate([piece for piece in pieces if piece is not None])
+    def fill(self, number: int, phase: int, batch: Batch, row: int) -> None:
+        first = number * self._length
+        size = min(self._length, self._num_inputs - first)
+        spans = self._spans(first + phase if self._ring else first, size + 1)
+        window = np.concatenate([self._part.tokens(start, stop) for start, stop in spans])
+        batch.tokens[row, :size] = window[:-1]
+        batch.tokens[row, size:] = self._part.store.manifest.end_of_text
+        batch.targets[row, :size] = window[1:]
+        batch.targets[row, size:] = IGNORED
+        if self._part.store.masked:
+            mask = np.concatenate([self._part.mask(start, stop) for start, stop in spans])
+            batch.targets[row, :size][~mask[1:]] = IGNORED
 
     def _spans(self, start: int, size: int) -> list[tuple[int, int]]:
+        """The stretches of the part that make up a window which may run over its end."""
         total = self._part.num_tokens
         start %= total
         spans = []
@@ -76,3 +82,38 @@ class StreamPacking:
             size -= stop - start
             start = 0
         return spans
+
+
+class PlannedPacking:
+    """Rows by a plan of pieces. Targets stay inside their document; its end-of-text token is the last of them."""
+
+    def __init__(self, part: Part, mode: Literal["document", "pad"], sequence_length: int) -> None:
+        self._part = part
+        self._plan = row_plan(part, mode, sequence_length)
+        self.num_rows = self._plan.rows.size - 1
+
+    @property
+    def counts(self) -> Counts:
+        return self._plan.counts
+
+    def fill(self, number: int, phase: int, batch: Batch, row: int) -> None:
+        del phase  # pieces start where documents do
+        tokens: npt.NDArray[np.int64] = batch.tokens[row]
+        targets: npt.NDArray[np.int64] = batch.targets[row]
+        position = 0
+        first, last = int(self._plan.rows[number]), int(self._plan.rows[number + 1])
+        for index, piece in enumerate(range(first, last)):
+            start, size = int(self._plan.starts[piece]), int(self._plan.lengths[piece])
+            window = self._part.tokens(start, start + size + 1)
+            place = slice(position, position + size)
+            tokens[place] = window[:-1]
+            targets[place] = window[1:]
+            if self._part.store.masked:
+                targets[place][~self._part.mask(start + 1, start + size + 1)] = IGNORED
+            if batch.documents is not None:
+                batch.documents[row, place] = index
+            position += size
+        tokens[position:] = self._part.store.manifest.end_of_text
+        targets[position:] = IGNORED
+        if batch.documents is not None:
+            batch.documents[row, position:] = last - first

@@ -15,7 +15,7 @@ Documents never cross a shard's border. Positions in this module count tokens th
 from __future__ import annotations
 
 import json
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,7 +70,16 @@ class Manifest(_Record):
 
 
 def stores_folder() -> Path:
+    """Where stores are; beside `NAME` may stand `NAME.lock`, `NAME.checked` and, while it is built, `NAME.partial`."""
     return cache_root() / "tokens"
+
+
+def lock_path(store: Path) -> Path:
+    return store.with_name(store.name + ".lock")
+
+
+def partial_path(store: Path) -> Path:
+    return store.with_name(store.name + ".partial")
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -84,7 +93,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 class TokenStore:
-    """A complete store, memory-mapped shard by shard when it is read."""
+    """A complete store. Its shards are mapped when it is opened: they stay readable if the folder is removed."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
@@ -92,9 +101,13 @@ class TokenStore:
         self.key = manifest.key
         self.num_tokens = manifest.tokens
         self.num_documents = manifest.documents
-        # Where each shard starts, and the end.
+        # The token and the document that each shard starts with, and the ends.
         self._starts = np.cumsum([0, *(shard.tokens for shard in manifest.shards)], dtype=np.int64)
+        self._first_documents = np.cumsum([0, *(shard.documents for shard in manifest.shards)], dtype=np.int64)
         self._open: dict[tuple[int, FileKind], npt.NDArray[Any]] = {}
+        for index, shard in enumerate(manifest.shards):
+            for kind in shard.files:
+                self._array(index, kind)
 
     @property
     def masked(self) -> bool:
@@ -104,23 +117,38 @@ class TokenStore:
         """Token ids from `start` to `stop`."""
         return self._read("tokens", start, stop).astype(np.int64)
 
-    def mask(self, start: int, stop: int) -> npt.NDArray[np.bool_] | None:
-        """True where a token is learned; `None` where all are."""
-        return self._read("mask", start, stop).astype(np.bool_) if self.masked else None
+    def mask(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
+        """True where a token is learned."""
+        if not self.masked:
+            return np.ones(stop - start, dtype=np.bool_)
+        return self._read("mask", start, stop).astype(np.bool_)
 
-    @cached_property
-    def document_starts(self) -> npt.NDArray[np.int64]:
-        """(documents + 1,) positions where documents start, and the end."""
-        parts = [np.zeros(1, dtype=np.int64)]
-        for index in range(len(self.manifest.shards)):
-            parts.append(self._array(index, "documents")[1:] + self._starts[index])
-        return np.concatenate(parts)
+    def document_start(self, document: int) -> int:
+        """Where a document starts; the end for the number after the last."""
+        return int(self.document_starts(document, document)[0])
 
-    @cached_property
-    def hashes(self) -> npt.NDArray[np.uint64]:
-        """(documents,) hash of each document's text."""
-        shards = range(len(self.manifest.shards))
-        return np.concatenate([np.zeros(0, dtype=np.uint64), *(self._array(index, "hashes") for index in shards)])
+    def document_starts(self, first: int, last: int) -> npt.NDArray[np.int64]:
+        """(last - first + 1,) where the documents from `first` to `last` start, the last one among them."""
+        assert 0 <= first <= last <= self.num_documents
+        pieces = []
+        shard = max(0, int(np.searchsorted(self._first_documents, first, side="right")) - 1)
+        shard = min(shard, len(self.manifest.shards) - 1)
+        while True:
+            before = int(self._first_documents[shard])
+            starts = self._array(shard, "documents")
+            inside = starts[first - before : last - before + 1]
+            pieces.append(inside + self._starts[shard])
+            first += inside.size
+            if first > last:
+                return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            shard += 1
+            first -= 1  # the end of a shard is the start of the next
+            pieces[-1] = pieces[-1][:-1]
+
+    def hashes(self) -> Iterator[tuple[int, npt.NDArray[np.uint64]]]:
+        """(number of the first document, hash of each document's text), shard by shard."""
+        for shard in range(len(self.manifest.shards)):
+            yield int(self._first_documents[shard]), self._array(shard, "hashes")
 
     def _read(self, kind: FileKind, start: int, stop: int) -> npt.NDArray[Any]:
         assert 0 <= start <= stop <= self.num_tokens

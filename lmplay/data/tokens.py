@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,21 +20,22 @@ _TASK_CHARACTERS = 1 << 16
 
 
 @dataclass(frozen=True)
-class EncodedDocument:
-    """Token ids of one document, ended by the end-of-text token; `mask` is 1 where a token is learned."""
+class EncodedDocuments:
+    """Token ids of some documents back to back; `mask` is 1 where a token is learned, `None` where all are."""
 
-    tokens: npt.NDArray[np.uint32]
+    tokens: npt.NDArray[np.unsignedinteger]
+    lengths: list[int]
+    hashes: list[int]
     mask: npt.NDArray[np.uint8] | None
-    hash: int
 
 
 class Encoder:
-    """Encodes documents in the order they come; tiktoken works outside the interpreter lock, so threads do."""
+    """Encodes documents in the order they come. tiktoken works outside the interpreter lock, so threads do."""
 
     def __init__(self, tokenizer: tiktoken.Encoding, *, masked: bool, workers: int | None = None) -> None:
         self._tokenizer = tokenizer
         self._masked = masked
-        self._end = np.array([tokenizer.eot_token], dtype=np.uint32)
+        self.dtype = np.uint16 if tokenizer.n_vocab <= 1 << 16 else np.uint32
         self._pool = ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="tokens")
 
     def __enter__(self) -> Encoder:
@@ -43,23 +44,30 @@ class Encoder:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def encode(self, documents: Sequence[Document]) -> Iterator[EncodedDocument]:
-        """The documents' tokens, in order."""
-        for encoded in self._pool.map(self._encode_all, _tasks(documents)):
-            yield from encoded
+    def submit(self, documents: Sequence[Document]) -> list[Future[EncodedDocuments]]:
+        """Starts encoding; the futures hold the documents in order."""
+        return [self._pool.submit(self._encode, task) for task in _tasks(documents)]
 
-    def _encode_all(self, documents: Sequence[Document]) -> list[EncodedDocument]:
-        return [self._encode_one(document) for document in documents]
-
-    def _encode_one(self, document: Document) -> EncodedDocument:
-        pieces = [encode_text(self._tokenizer, part.text) for part in document.parts]
-        tokens = np.concatenate([*pieces, self._end])
-        mask = None
-        if self._masked:
-            learned = [part.learned for part in document.parts]
-            sizes = [piece.size for piece in pieces]
-            mask = np.repeat(np.array([*learned, learned[-1]], dtype=np.uint8), [*sizes, 1])
-        return EncodedDocument(tokens, mask, document.hash)
+    def _encode(self, documents: Sequence[Document]) -> EncodedDocuments:
+        end = np.array([self._tokenizer.eot_token], dtype=np.uint32)
+        pieces, lengths, learned, sizes = [], [], [], []
+        for document in documents:
+            length = 0
+            for part in document.parts:
+                piece = encode_text(self._tokenizer, part.text)
+                pieces.append(piece)
+                if part.ended:
+                    pieces.append(end)
+                sizes.append(piece.size + part.ended)
+                learned.append(part.learned)
+                length += sizes[-1]
+            lengths.append(length)
+        return EncodedDocuments(
+            tokens=np.concatenate(pieces).astype(self.dtype),
+            lengths=lengths,
+            hashes=[document.hash for document in documents],
+            mask=np.repeat(np.array(learned, dtype=np.uint8), sizes) if self._masked else None,
+        )
 
 
 def encode_text(tokenizer: tiktoken.Encoding, text: str) -> npt.NDArray[np.uint32]:

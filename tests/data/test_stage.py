@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmplay.data import IGNORED, open_stage, open_validation
-from lmplay.data.stage import _parts
+from lmplay.data.diet import open_parts as _parts
 from lmplay.plans import Plan, load_plan, parse_plan
 from lmplay.utils.errors import LMPlayError
 
@@ -63,8 +63,8 @@ def test_seeds_change_the_order_and_only_the_order() -> None:
 
 def test_held_out_documents_are_never_trained_on() -> None:
     training, held = _parts(PYDOCS, "pydocs", None)
-    assert held.documents.size
-    assert not np.isin(held.documents, training.documents).any()
+    assert held.num_documents
+    assert not np.isin(held.documents(), training.documents()).any()
     assert training.num_tokens + held.num_tokens == training.store.num_tokens
 
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from lmplay.data.sources.source import Batches, RowBatch, Source, batched
+from lmplay.data.sources.source import Source
 from lmplay.plans import DatasetSpec
-from lmplay.utils.errors import LMPlayError
 
-__all__ = ["Batches", "RowBatch", "Source", "batched", "open_source"]
+__all__ = ["Source", "open_source"]
 
 
-def open_source(spec: DatasetSpec, *, split: str | None, folder: Path) -> Source:
-    """The source of a dataset. `split` replaces the one of the plan; relative paths start from `folder`."""
+def open_source(spec: DatasetSpec, *, columns: Sequence[str], split: str | None, folder: Path) -> Source:
+    """The source of a dataset, of which `columns` will be read.
+
+    `split` replaces the one of the plan; relative paths start from `folder`.
+    """
     if spec.source == "builtin":
         from lmplay.data.sources.builtin import BuiltinSource
 
-        return BuiltinSource(spec.args["name"])
+        return BuiltinSource(spec.args["name"], split=split)
     if spec.source == "hub":
         from lmplay.data.sources.hub import HubSource
 
-        return HubSource(spec.args, split=split, folder=folder)
-    raise LMPlayError(f"sources of the kind {spec.source!r} are not there yet")
+        return HubSource(spec.args, columns=columns, split=split, folder=folder)
+    if spec.source == "python":
+        from lmplay.data.sources.python import PythonSource
+
+        return PythonSource(spec.args, split=split)
+    from lmplay.data.sources.files import FileSource
+
+    return FileSource(spec.source, spec.args, columns=columns, split=split, folder=folder)

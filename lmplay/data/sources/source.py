@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from lmplay.data.batch import Progress
 from lmplay.data.documents import Row
+from lmplay.utils.errors import LMPlayError
+
+MAX_ROW_BYTES = 32 << 20
+"""A larger row is taken for a mistake, before it fills the memory."""
 
 _BATCH_ROWS = 1024
-_BATCH_CHARACTERS = 1 << 21
+_BATCH_CHARACTERS = 1 << 20
 
 JSONValue = Any
 
@@ -31,26 +36,45 @@ class Source(Protocol):
     label: str
     """Short name for folders and messages."""
 
-    def identity(self) -> dict[str, JSONValue]:
+    def identity(self, progress: Progress | None = None) -> dict[str, JSONValue]:
         """Everything that decides the content: part of the cache's key."""
 
     def batches(self, cursor: JSONValue | None) -> Batches:
-        """Rows from a cursor on; from the start when it is `None`."""
+        """Rows from a cursor on; from the start when it is `None`. Cursors are JSON values."""
 
-    def total_rows(self) -> int | None:
-        """Number of rows where it is known without reading them."""
+    def progress(self) -> tuple[str, int, int | None]:
+        """How far the reading has come: a unit, how many are read, and of how many where that is known."""
 
 
-def batched(rows: Iterable[tuple[Row, JSONValue]]) -> Batches:
-    """Groups rows, each with the cursor after it, into batches of a bounded number of rows and characters."""
+def batched(rows: Iterable[Row], cursor: Callable[[], JSONValue]) -> Batches:
+    """Groups rows into batches of a bounded number of rows and characters.
+
+    `cursor` is called between rows and says where the source goes on after the last row that it gave.
+    """
     batch: list[Row] = []
     size = 0
-    cursor: JSONValue = None
-    for row, cursor in rows:
+    for row in rows:
         batch.append(row)
-        size += sum(len(value) for value in row.values.values() if isinstance(value, str))
+        size += row_size(row)
         if len(batch) >= _BATCH_ROWS or size >= _BATCH_CHARACTERS:
-            yield RowBatch(batch, cursor)
+            yield RowBatch(batch, cursor())
             batch, size = [], 0
     if batch:
-        yield RowBatch(batch, cursor)
+        yield RowBatch(batch, cursor())
+
+
+def row_size(row: Row) -> int:
+    """Characters of a row's text. `LMPlayError` when there are too many."""
+    size = sum(len(value) for value in row.values.values() if isinstance(value, str))
+    if size > MAX_ROW_BYTES:
+        raise too_large(row.place, size)
+    return size
+
+
+def too_large(place: str, size: int | None = None) -> LMPlayError:
+    """What to say of a row that is no row."""
+    is_size = "has more than" if size is None else f"is {size / 2**20:.0f} MB; that is more than"
+    return LMPlayError(
+        f"{place} {is_size} the {MAX_ROW_BYTES >> 20} MB that a row may have; "
+        'split it, or keep such texts in files of their own (source "text")'
+    )

@@ -1,0 +1,153 @@
+"""One dataset of a plan, packed into rows: what stages and validation parts are made of."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lmplay.data.batch import Batch, Progress
+from lmplay.data.order import Permutation, derive_key
+from lmplay.data.packing import Packing
+from lmplay.data.part import Part, split, whole
+from lmplay.data.prepare import prepare
+from lmplay.plans import DatasetSpec, Plan
+from lmplay.utils.errors import LMPlayError, WrongUsageError
+from lmplay.utils.files import to_json
+from lmplay.utils.names import did_you_mean
+
+_PACKINGS = ("stream", "document", "pad")
+
+
+@dataclass(frozen=True)
+class Diet:
+    """Rows of a dataset, in its order and shuffled by epoch."""
+
+    name: str
+    part: Part
+    packing: Packing
+    sequence_length: int
+    key: int
+
+    def fill_shuffled(self, use: int, batch: Batch, row: int) -> None:
+        """Write the row that comes `use`-th, counted through all epochs, into row `row` of the batch."""
+        epoch, position = divmod(use, self.packing.num_rows)
+        number = int(Permutation(self.packing.num_rows, derive_key(self.key, epoch))(position)[0])
+        phase = derive_key(self.key, epoch, "phase") % self.sequence_length
+        self.packing.fill(number, phase, batch, row)
+
+    @cached_property
+    def summary(self) -> DietSummary:
+        """What an epoch of this dataset holds."""
+        counts = self.packing.counts
+        return DietSummary(
+            dataset=self.name,
+            documents=self.part.num_documents,
+            rows=self.packing.num_rows,
+            tokens=counts.tokens,
+            targets=counts.targets,
+            fill=counts.tokens / max(1, self.packing.num_rows * self.sequence_length),
+            cut_documents=counts.cut_documents,
+            cut_targets=counts.cut_targets,
+            dropped_documents=counts.dropped_documents,
+        )
+
+
+@dataclass(frozen=True)
+class DietSummary:
+    """An epoch of one dataset in numbers."""
+
+    dataset: str
+    documents: int
+    rows: int
+    tokens: int
+    """Positions that hold text: all but padding."""
+    targets: int
+    """Positions that carry loss."""
+    fill: float
+    """Packing efficiency: the share of positions that hold text."""
+    cut_documents: int
+    """Pairs and conversations whose end did not fit into a row, and the targets that were lost with it."""
+    cut_targets: int
+    dropped_documents: int
+    """Pairs and conversations whose beginning alone fills a row."""
+
+    @property
+    def notice(self) -> str | None:
+        """What a person should know: how much did not fit."""
+        if not self.cut_documents and not self.dropped_documents:
+            return None
+        return (
+            f"{self.dataset}: {self.cut_documents:,} documents were cut at the end of their row "
+            f"({self.cut_targets:,} targets lost), and {self.dropped_documents:,} dropped whose beginning fills a row; "
+            "a larger train.sequence_length keeps more"
+        )
+
+
+def open_parts(plan: Plan, name: str, progress: Progress | None) -> tuple[Part, Part]:
+    """(training, held out) of a dataset of a plan, prepared now if need be."""
+    spec = plan.datasets[name]
+    store = prepare(spec, folder=plan.folder, progress=progress)
+    if spec.validation.split is None:
+        return split(store, spec.validation)
+    return whole(store), whole(_held_out_store(plan, spec, progress))
+
+
+def open_held_out(plan: Plan, name: str, progress: Progress | None) -> Part:
+    """The held-out part of a dataset, without the training part where that is another split."""
+    spec = plan.datasets[name]
+    if spec.validation.split is None:
+        return open_parts(plan, name, progress)[1]
+    return whole(_held_out_store(plan, spec, progress))
+
+
+def _held_out_store(plan: Plan, spec: DatasetSpec, progress: Progress | None) -> Any:
+    return prepare(
+        spec,
+        folder=plan.folder,
+        split=spec.validation.split,
+        max_tokens=spec.validation.max_tokens,
+        progress=progress,
+    )
+
+
+def empty_batch(count: int, sequence_length: int, *, documents: bool) -> Batch:
+    """A batch to be filled."""
+    shape = (count, sequence_length)
+    return Batch(
+        np.empty(shape, dtype=np.int64),
+        np.empty(shape, dtype=np.int64),
+        np.empty(shape, dtype=np.int32) if documents else None,
+    )
+
+
+def content_key(**what: Any) -> str:
+    """A hash of anything that prints as JSON."""
+    return hashlib.sha256(to_json(what).encode()).hexdigest()[:32]
+
+
+def check_range(first: int, count: int, rows: int) -> None:
+    """`IndexError` for rows that there are not."""
+    if min(first, count) < 0 or first + count > rows:
+        raise IndexError(f"rows {first} to {first + count} are outside the {rows} rows there are")
+
+
+def check_rows(packing: str, sequence_length: int) -> None:
+    """`WrongUsageError` for rows that can't be."""
+    if packing not in _PACKINGS:
+        hint = did_you_mean(packing, _PACKINGS) or f"; known are {', '.join(_PACKINGS)}"
+        raise WrongUsageError(f"there is no packing {packing!r}{hint}")
+    if sequence_length < 1:
+        raise WrongUsageError(f"a row of {sequence_length} tokens can't be; give a sequence length above zero")
+
+
+def check_not_empty(diet: Diet) -> None:
+    """`LMPlayError` for a dataset that makes no rows."""
+    if not diet.packing.num_rows:
+        raise LMPlayError(
+            f"the dataset {diet.name!r} fills no row of {diet.sequence_length} tokens; "
+            "give a larger train.sequence_length, or more text"
+        )
