@@ -144,7 +144,8 @@ def _held_out(store: TokenStore, validation: Validation) -> list[tuple[int, int]
             held.append(candidate)
             contents.add(candidate[1])
             room -= length
-    return held or [min(zip(lengths, candidates, strict=True))[1]]
+    held = held or [min(zip(lengths, candidates, strict=True))[1]]
+    return held[:-1] if len(held) == store.num_documents else held  # something must be left to train on
 
 
 def _with_low_hash(store: TokenStore, highest: np.uint64) -> Iterator[tuple[int, int]]:

@@ -75,14 +75,21 @@ def test_a_store_holds_what_the_tokenizer_says(tmp_path: Path) -> None:
     assert np.load(store.folder / "00000.tokens.npy").dtype == np.uint16
 
 
-def test_reads_cross_the_borders_of_shards(tmp_path: Path, small_shards: None) -> None:
+@pytest.mark.usefixtures("small_shards")
+def test_reads_cross_the_borders_of_shards(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", make_texts(6000))
     store = make(tmp_path)
     assert len(store.manifest.shards) > 3
     files = [np.load(store.folder / f"{n:05d}.tokens.npy") for n in range(len(store.manifest.shards))]
     everything = np.concatenate(files)
     border = files[0].size
-    for start, stop in ((0, store.num_tokens), (border - 5, border + 5), (border, border + 1), (border - 1, border), (7, 7)):
+    for start, stop in (
+        (0, store.num_tokens),
+        (border - 5, border + 5),
+        (border, border + 1),
+        (border - 1, border),
+        (7, 7),
+    ):
         assert store.tokens(start, stop).tolist() == everything[start:stop].tolist()
     starts = store.document_starts(0, store.num_documents)
     assert all(store.document_start(n) == starts[n] for n in range(0, store.num_documents + 1, 7))
@@ -101,7 +108,7 @@ def test_large_vocabularies_take_four_bytes(tmp_path: Path, encoding: str, monke
         special_tokens={"<|endoftext|>": 100_257},
     )
     for module in ("lmplay.data.build", "lmplay.data.tokens"):
-        monkeypatch.setattr(f"{module}.get_tokenizer", lambda name: large)
+        monkeypatch.setattr(f"{module}.get_tokenizer", lambda _: large)
     write_jsonl(tmp_path / "a.jsonl", ["ab", "c"])
     store = make(tmp_path, spec_of(tokenizer=encoding))
     assert store.tokens(0, store.num_tokens).tolist() == [97, 98, 100_257, 99, 100_257]
@@ -135,7 +142,11 @@ def test_whatever_matters_changes_the_key(tmp_path: Path) -> None:
         keys.append(locate(spec_of(fields=fields), folder=tmp_path).key)
     pair = {"prompt": "p", "truth": "t"}
     keys.append(locate(spec_of(fields=pair, template="Q {prompt} A {truth}"), folder=tmp_path).key)
-    keys.append(locate(spec_of().model_copy(update={"args": {"data_files": "a.jsonl", "encoding": "latin-1"}}), folder=tmp_path).key)
+    keys.append(
+        locate(
+            spec_of().model_copy(update={"args": {"data_files": "a.jsonl", "encoding": "latin-1"}}), folder=tmp_path
+        ).key
+    )
     write_jsonl(tmp_path / "a.jsonl", make_texts(5, seed=1))
     keys.append(locate(spec_of(), folder=tmp_path).key)
     assert len(set(keys)) == len(keys)
@@ -224,8 +235,9 @@ def test_two_processes_prepare_one_store(tmp_path: Path) -> None:
     assert outputs[0][-1] == outputs[1][-1]
 
 
+@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("damage", ["changed", "cut", "removed"])
-def test_a_damaged_shard_is_noticed_and_made_again(tmp_path: Path, small_shards: None, damage: str) -> None:
+def test_a_damaged_shard_is_noticed_and_made_again(tmp_path: Path, damage: str) -> None:
     write_jsonl(tmp_path / "a.jsonl", make_texts(6000))
     store = make(tmp_path)
     before = content(store.folder)
@@ -256,7 +268,8 @@ def test_damage_behind_the_clock_is_found_by_a_thorough_look(tmp_path: Path) -> 
     assert damaged_shards(store.folder, store.manifest, thorough=True) == [0]
 
 
-def test_a_broken_row_leaves_what_was_done_and_a_mended_file_starts_anew(tmp_path: Path, small_shards: None) -> None:
+@pytest.mark.usefixtures("small_shards")
+def test_a_broken_row_leaves_what_was_done_and_a_mended_file_starts_anew(tmp_path: Path) -> None:
     texts = make_texts(6000)
     write_jsonl(tmp_path / "a.jsonl", texts)
     whole = (tmp_path / "a.jsonl").read_bytes()
@@ -268,9 +281,8 @@ def test_a_broken_row_leaves_what_was_done_and_a_mended_file_starts_anew(tmp_pat
     assert make(tmp_path).num_documents == 6000
 
 
-def test_a_full_disk_is_one_line_and_the_work_goes_on_later(
-    tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("small_shards")
+def test_a_full_disk_is_one_line_and_the_work_goes_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_jsonl(tmp_path / "a.jsonl", make_texts(6000))
     monkeypatch.setenv("LMPLAY_CACHE", str(tmp_path / "undisturbed"))
     expected = content(make(tmp_path).folder)
@@ -285,21 +297,24 @@ def test_a_full_disk_is_one_line_and_the_work_goes_on_later(
         real(descriptor)
 
     monkeypatch.setattr(build.os, "fsync", fsync)
-    with pytest.raises(LMPlayError, match="no room for the tokens in .*: No space left on device; free some") as caught:
+    with pytest.raises(
+        LMPlayError, match=r"no room for the tokens in .*: No space left on device; free some"
+    ) as caught:
         make(tmp_path)
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(build.os, "fsync", real)
     assert content(make(tmp_path).folder) == expected
 
 
-def test_a_limit_of_the_system_on_file_sizes_is_one_line(tmp_path: Path, small_shards: None) -> None:
+@pytest.mark.usefixtures("small_shards")
+def test_a_limit_of_the_system_on_file_sizes_is_one_line(tmp_path: Path) -> None:
     import resource
 
     write_jsonl(tmp_path / "a.jsonl", make_texts(2000))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))  # writing fails for real
     try:
-        with pytest.raises(LMPlayError, match="no room for the tokens in .*: File too large"):
+        with pytest.raises(LMPlayError, match=r"no room for the tokens in .*: File too large"):
             make(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -328,7 +343,7 @@ from lmplay.plans import DatasetSpec
 from lmplay.utils import get_tokenizer
 
 get_tokenizer()
-prepare(DatasetSpec(source="json", args={"data_files": "small.jsonl"}), folder=Path(sys.argv[1]))  # all imports are made
+prepare(DatasetSpec(source="json", args={"data_files": "small.jsonl"}), folder=Path(sys.argv[1]))  # imports are made
 allowed = psutil.Process().memory_info().data + (72 << 20)
 resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
 print(prepare(DatasetSpec(source="json", args={"data_files": "large.jsonl"}), folder=Path(sys.argv[1])).num_tokens)

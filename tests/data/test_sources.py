@@ -21,7 +21,7 @@ from lmplay.data.sources.source import Source
 from lmplay.plans import DatasetSpec
 from lmplay.utils.errors import LMPlayError
 
-ROWS = [{"text": f"Row {number}: ä, 日本, \"quoted\",\nand a second line.", "other": number} for number in range(3000)]
+ROWS = [{"text": f'Row {number}: ä, 日本, "quoted",\nand a second line.', "other": number} for number in range(3000)]
 
 
 def source_of(kind: str, folder: Path, *, columns: tuple[str, ...] = ("text",), **args: Any) -> Source:
@@ -90,7 +90,11 @@ def test_files_come_in_the_order_of_their_names_and_cursors_cross_them(tmp_path:
     for number in (2, 0, 1):
         (tmp_path / f"part-{number}.jsonl").write_bytes(jsonl(ROWS[number * 1000 : (number + 1) * 1000]))
     expected = [row["text"] for row in ROWS]
-    for args in ({"data_files": "part-*.jsonl"}, {"data_dir": "."}, {"data_files": [f"part-{n}.jsonl" for n in range(3)]}):
+    for args in (
+        {"data_files": "part-*.jsonl"},
+        {"data_dir": "."},
+        {"data_files": [f"part-{n}.jsonl" for n in range(3)]},
+    ):
         source = source_of("json", tmp_path, **args)
         assert texts(source) == expected
         second = list(source.batches(None))[1]
@@ -165,7 +169,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "b.jsonl": (broken(b""), "is empty"),
     "c.jsonl": (broken(b'{"text": "fine"}\n{"text": \n'), "row 2 is not JSON"),
     "d.jsonl": (broken(b'{"text": "fine"}\n["list"]\n'), "row 2 is list, and an object is needed"),
-    "e.jsonl": (lambda path: path.write_bytes(b'{"text": "' + b"a" * (50 << 20) + b'"}\n'), "row 1 has more than the 32"),
+    "e.jsonl": (
+        lambda path: path.write_bytes(b'{"text": "' + b"a" * (50 << 20) + b'"}\n'),
+        "row 1 has more than the 32",
+    ),
     "f.jsonl.gz": (endless_line, "row 1 has more than the 32 MB"),
     "g.jsonl.gz": (many_lines, "decompression bomb"),
     "h.jsonl.gz": (broken(gzip.compress(jsonl(ROWS))[:-20]), "damaged"),
