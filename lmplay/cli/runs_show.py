@@ -19,13 +19,12 @@ from lmplay.cli.viewer_panel import describe_event
 from lmplay.runs import JsonlTail, list_checkpoints, read_run_file, resolve_run
 from lmplay.runs.layout import CHECKPOINTS, EVENTS
 from lmplay.runs.resolve import read_pointer
-from lmplay.runs.summary import RunSummary, flatten, summarize
+from lmplay.runs.settings import all_settings, differing
+from lmplay.runs.summary import RunSummary, summarize
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay.utils.files import to_json
 
 RUN_HELP = "Run by name, beginning of the name, path, or `last`."
-# What makes two runs differ although their settings are the same.
-_CIRCUMSTANCES = ("git", "code", "versions", "host", "platform", "user", "folder", "command", "created")
 
 
 def register(app: typer.Typer) -> None:
@@ -86,8 +85,8 @@ def diff(
 ) -> None:
     """Show the settings in which two runs differ, and nothing else."""
     paths = [resolve_run(first), resolve_run(second)]
-    one, other = (comparable_settings(path, everything=everything) for path in paths)
-    keys = [key for key in dict.fromkeys((*one, *other)) if one.get(key) != other.get(key)]
+    one, other = (all_settings(read_run_file(path), everything=everything) for path in paths)
+    keys = differing(one, other)
     if json:
         typer.echo(to_json({key: [one.get(key), other.get(key)] for key in keys}))
         return
@@ -151,30 +150,6 @@ def repeat_arguments(
     for key, value in {**settings, **changed}.items():
         arguments += ["--set", f"{key}={value}"]
     return arguments
-
-
-def comparable_settings(path: Path, *, everything: bool = False) -> dict[str, Any]:
-    """What decides how a run goes, under dotted keys; with `everything`, also the circumstances it was started in."""
-    asked = read_run_file(path)
-    summary = summarize(path)
-    request = asked.get("request") if isinstance(asked.get("request"), Mapping) else {}
-    plan = asked.get("plan")
-    settings: dict[str, Any] = {"experiment": summary.experiment, "plan": summary.plan, "seed": summary.seed}
-    settings |= {key: request[key] for key in ("device", "initial_model") if request and key in request}
-    settings |= dict(flatten(request.get("limits") or {}, "limits")) if request else {}
-    settings |= summary.config
-    if isinstance(plan, Mapping):
-        content = {
-            key: value for key, value in (plan.get("content") or {}).items() if key not in ("description", "stages")
-        }
-        settings |= dict(flatten(content, "plan"))
-        for stage in (plan.get("content") or {}).get("stages") or ():
-            named = f"plan.{stage.get('name')}"
-            settings |= {key: value for key, value in flatten(stage, named) if not key.startswith(f"{named}.train")}
-    if everything:
-        for key in _CIRCUMSTANCES:
-            settings |= dict(flatten(asked.get(key), key))
-    return settings
 
 
 def _plan_of(asked: Mapping[str, Any], request: Mapping[str, Any]) -> str:

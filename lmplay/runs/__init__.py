@@ -31,9 +31,10 @@ from lmplay.runs.resolve import (
     resolve_checkpoint,
     resolve_run,
 )
+from lmplay.runs.settings import all_settings, differing, flat_config
 from lmplay.runs.spawn import kill_worker, spawn_worker
 from lmplay.runs.status import ACTIVE, ENDED, FINISHED, STATES, Status, is_live, read_status
-from lmplay.runs.summary import RunSummary, flat_config, summarize, summarize_all
+from lmplay.runs.summary import RunSummary, summarize, summarize_all
 from lmplay.runs.writer import Heartbeat, RunBusyError, RunWriter
 
 __all__ = [
@@ -55,7 +56,9 @@ __all__ = [
     "RunWriter",
     "Status",
     "Update",
+    "all_settings",
     "create_run",
+    "differing",
     "find_checkpoint",
     "flat_config",
     "is_alive",

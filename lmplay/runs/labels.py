@@ -5,6 +5,7 @@ None of this is the worker's: labels are a file of their own, and a run that is 
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import shutil
 from collections.abc import Iterable
@@ -14,7 +15,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from lmplay.runs.layout import ARCHIVE, LABELS, check_run_name, read_json_object
+from lmplay.runs.layout import ARCHIVE, LABELS, check_run_name, list_runs, read_json_object
+from lmplay.runs.resolve import resolve_run
 from lmplay.runs.writer import lock_run
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay.utils.files import to_json, write_atomically
@@ -114,3 +116,22 @@ def _move(path: Path, target: Path) -> Path:
     finally:
         lock.release()
     return target
+
+
+def resolve_runs(names: Iterable[str], *, root: Path | None = None) -> list[Path]:
+    """Runs by name (as `resolve_run`), by the name of a group, or by a pattern such as `wide-*`; each run once."""
+    runs = list_runs(root)
+    found: dict[Path, None] = {}
+    for name in names:
+        if any(sign in name for sign in "*?["):
+            matching = [run for run in reversed(runs) if fnmatch.fnmatchcase(run.name, name)]
+            if not matching:
+                raise WrongUsageError(f"no run is named like {name!r}")
+            found |= dict.fromkeys(matching)
+            continue
+        grouped = [run for run in reversed(runs) if read_labels(run).group == name]
+        if grouped and not any(run.name == name for run in runs):
+            found |= dict.fromkeys(grouped)
+        else:
+            found[resolve_run(name, root=root)] = None
+    return list(found)

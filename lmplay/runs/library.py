@@ -24,8 +24,9 @@ from lmplay.runs.follow import RunFollower, Update
 from lmplay.runs.jsonl import JsonlTail
 from lmplay.runs.layout import EVENTS, SYSTEM, read_run_file
 from lmplay.runs.resolve import find_checkpoint, list_checkpoints, resolve_run
+from lmplay.runs.settings import flat_config
 from lmplay.runs.status import Status, read_status
-from lmplay.runs.summary import RunSummary, flat_config, summarize
+from lmplay.runs.summary import RunSummary, summarize
 from lmplay.utils.errors import LMPlayError
 
 

@@ -5,13 +5,14 @@ A folder that can't be read is summarised too, as state `broken` with the reason
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lmplay.runs.labels import Labels, read_labels
 from lmplay.runs.layout import list_runs, read_run_file
+from lmplay.runs.settings import flat_config, plan_name
 from lmplay.runs.status import Status, read_status
 from lmplay.utils.errors import LMPlayError
 
@@ -97,12 +98,11 @@ def summarize(path: Path) -> RunSummary:
         status = read_status(path)
     except LMPlayError as error:
         return RunSummary(path=path, status=Status(state=BROKEN, reason=str(error)))
-    plan = asked.get("plan")
     created, seed = asked.get("created"), asked.get("seed")
     return RunSummary(
         path=path,
         experiment=str(asked.get("experiment", "")),
-        plan=str(plan.get("name", "")) if isinstance(plan, Mapping) else str(plan or ""),
+        plan=plan_name(asked),
         seed=seed if isinstance(seed, int) else None,
         created=float(created) if isinstance(created, int | float) else None,
         status=status,
@@ -114,32 +114,3 @@ def summarize(path: Path) -> RunSummary:
 def summarize_all(root: Path | None = None, *, archived: bool = False) -> list[RunSummary]:
     """Every run, newest first."""
     return [summarize(path) for path in list_runs(root, archived=archived)]
-
-
-def flat_config(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run under dotted keys: `model.num_blocks`, `data.packing`, `train.lr`.
-
-    A training setting that differs between stages appears as `<stage>.train.<key>` for each, one that doesn't once.
-    """
-    config = asked.get("config")
-    if not isinstance(config, Mapping):
-        return {}
-    flat = dict(flatten({key: value for key, value in config.items() if key != "stages"}))
-    stages = [stage for stage in config.get("stages") or () if isinstance(stage, Mapping)]
-    by_stage = [(str(stage.get("name")), dict(flatten(stage.get("train", {}), "train"))) for stage in stages]
-    for key in dict.fromkeys(key for _, settings in by_stage for key in settings):
-        values = [settings.get(key) for _, settings in by_stage]
-        if all(value == values[0] for value in values):
-            flat[key] = values[0]
-        else:
-            flat.update({f"{name}.{key}": settings.get(key) for name, settings in by_stage})
-    return flat
-
-
-def flatten(content: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Nested objects as (dotted key, value); lists are values."""
-    if not isinstance(content, Mapping):
-        yield prefix, content
-        return
-    for key, value in content.items():
-        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))

@@ -8,8 +8,9 @@ import pytest
 
 from lmplay.runs.labels import Labels
 from lmplay.runs.query import parse_query, select, sort_runs
+from lmplay.runs.settings import flat_config
 from lmplay.runs.status import Status
-from lmplay.runs.summary import RunSummary, flat_config
+from lmplay.runs.summary import RunSummary
 from lmplay.utils.errors import WrongUsageError
 
 
