@@ -7,6 +7,7 @@ Both forms of a plan end as the same `Plan`: the full one, and the short one, `{
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
@@ -80,8 +81,16 @@ class DatasetSpec(_Strict):
     template: str | None = Field(
         default=None, description="How prompt and truth are joined: a text with {prompt} that ends in {truth}."
     )
+    document_start: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Regular expression of rows that begin a document; other rows continue it, as lines.",
+    )
     max_tokens: int | None = Field(
         default=None, ge=1, description="Read the source up to this many tokens; nothing: all of it."
+    )
+    expected_tokens: int | None = Field(
+        default=None, ge=1, description="Tokens to expect, for estimates before the dataset is prepared."
     )
     tokenizer: str = Field(default="gpt2", min_length=1, description="Name of a tiktoken encoding.")
     validation: Validation = Field(default=Validation(), description="The part held out of training.")
@@ -101,6 +110,13 @@ class DatasetSpec(_Strict):
             raise ValueError('args.entry_point: name the callable, as in "package.module:function"')
         if self.source in ("json", "csv", "parquet", "text") and not {"data_files", "data_dir"} & self.args.keys():
             raise ValueError("args.data_files: name a file, a pattern, or a list of them (or a folder as data_dir)")
+        if self.document_start is not None:
+            if self.fields.text is None:
+                raise ValueError("document_start: only rows of text are joined")
+            try:
+                re.compile(self.document_start)
+            except re.error as error:
+                raise ValueError(f"document_start: no regular expression: {error}") from error
         if self.template is not None:
             if self.fields.prompt is None:
                 raise ValueError("template: only rows of prompt and truth have one")
@@ -148,26 +164,46 @@ class Plan(_Strict):
 
 # ---- Datasets that need no declaration in the short form -----------------------------------------------------------
 
+WIKITEXT_TITLE = r"^ = [^=].* = $"
+"""The row that begins an article of WikiText, whose rows are paragraphs."""
+
 KNOWN_DATASETS: Mapping[str, Mapping[str, Any]] = {
     "pydocs": {
         "source": "builtin",
         "args": {"name": "pydocs"},
+        "expected_tokens": 140_000,
         "validation": {"share": 0.2, "max_tokens": 24_576},
     },
     "stdlib": {
         "source": "builtin",
         "args": {"name": "stdlib"},
+        "expected_tokens": 5_200_000,
         "validation": {"share": 0.02, "max_tokens": 24_576},
     },
     "wikipedia": {
         "source": "hub",
         "args": {"path": "wikimedia/wikipedia", "name": "20231101.en"},
+        "expected_tokens": 4_500_000_000,
         "validation": {"share": 0.0005, "max_tokens": 500_000},
     },
     "wikitext": {
         "source": "hub",
         "args": {"path": "Salesforce/wikitext", "name": "wikitext-103-raw-v1"},
+        "document_start": WIKITEXT_TITLE,
+        "expected_tokens": 118_000_000,
         "validation": {"split": "validation", "max_tokens": 500_000},
+    },
+    "tinystories": {
+        "source": "hub",
+        "args": {"path": "roneneldan/TinyStories"},
+        "expected_tokens": 470_000_000,
+        "validation": {"split": "validation", "max_tokens": 500_000},
+    },
+    "fineweb_edu": {
+        "source": "hub",
+        "args": {"path": "HuggingFaceFW/fineweb-edu", "name": "sample-10BT"},
+        "expected_tokens": 10_000_000_000,
+        "validation": {"share": 0.0002, "max_tokens": 500_000},
     },
 }
 

@@ -26,6 +26,9 @@ class Packing(Protocol):
     def counts(self) -> Counts:
         """What all rows hold together."""
 
+    def size(self, number: int) -> int:
+        """Inputs of a row that are not padding; padding comes last."""
+
     def fill(self, number: int, phase: int, batch: Batch, row: int) -> None:
         """Write row number `number` of a pass into row `row` of a batch. `phase` shifts the borders of windows."""
 
@@ -58,9 +61,11 @@ class StreamPacking:
             learned -= int(self._part.count_learned(np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64))[0])
         return Counts(self._num_inputs, learned, 0, 0, 0)
 
+    def size(self, number: int) -> int:
+        return min(self._length, self._num_inputs - number * self._length)
+
     def fill(self, number: int, phase: int, batch: Batch, row: int) -> None:
-        first = number * self._length
-        size = min(self._length, self._num_inputs - first)
+        first, size = number * self._length, self.size(number)
         spans = self._spans(first + phase if self._ring else first, size + 1)
         window = np.concatenate([self._part.tokens(start, stop) for start, stop in spans])
         batch.tokens[row, :size] = window[:-1]
@@ -95,6 +100,10 @@ class PlannedPacking:
     @property
     def counts(self) -> Counts:
         return self._plan.counts
+
+    def size(self, number: int) -> int:
+        first, last = int(self._plan.rows[number]), int(self._plan.rows[number + 1])
+        return int(self._plan.lengths[first:last].sum())
 
     def fill(self, number: int, phase: int, batch: Batch, row: int) -> None:
         del phase  # pieces start where documents do

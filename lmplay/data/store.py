@@ -169,7 +169,7 @@ class TokenStore:
                 found = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:
                 raise LMPlayError(
-                    f"the token shard {path} can't be read ({error}); mend it with: lmplay data verify"
+                    f"the token shard {path} can't be read ({error}); mend it with: lmplay data verify PLAN"
                 ) from error
             self._open[shard, kind] = found
         return found

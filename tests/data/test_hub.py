@@ -140,7 +140,7 @@ def test_a_dataset_stays_at_the_commit_where_it_was_met(monkeypatch: pytest.Monk
 
     assert source().identity()["revision"] == "a" * 40
     assert source().identity()["revision"] == "a" * 40
-    source().forget_commit()
+    source().refresh()
     assert source().identity()["revision"] == "b" * 40
     assert source(revision="c" * 40).identity()["revision"] == "c" * 40
     assert asked == [None, None]

@@ -18,7 +18,7 @@ import pytest
 
 from lmplay.data.sources import open_source
 from lmplay.data.sources.source import Source
-from lmplay.plans import DatasetSpec
+from lmplay.plans import WIKITEXT_TITLE, DatasetSpec
 from lmplay.utils.errors import LMPlayError
 
 ROWS = [{"text": f'Row {number}: ä, 日本, "quoted",\nand a second line.', "other": number} for number in range(3000)]
@@ -280,3 +280,26 @@ def test_zip_archives_are_not_mistaken_for_text(tmp_path: Path) -> None:
         archive.writestr("b", bytes(range(256)) * 10)
     with pytest.raises(LMPlayError, match="not UTF-8"):
         texts(source_of("text", tmp_path, data_files="a.txt"))
+
+
+def test_rows_that_are_lines_are_joined_into_documents_across_any_cursor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lmplay.data.sources.source as source_module
+
+    monkeypatch.setattr(source_module, "_BATCH_ROWS", 7)
+    articles = [
+        f" = Title {n} = \n" + "".join(["\n", " Words .\n", " = = Section = = \n"] * (n % 9)) for n in range(40)
+    ]
+    lines = [line if line != "\n" else "" for article in articles for line in article.splitlines(keepends=True)]
+    (tmp_path / "a.jsonl").write_bytes(jsonl([{"text": line} for line in lines]))
+    spec = DatasetSpec(source="json", args={"data_files": "a.jsonl"}, document_start=WIKITEXT_TITLE)
+
+    def read() -> Source:
+        return open_source(spec, columns=["text"], split=None, folder=tmp_path)
+
+    assert texts(read()) == articles
+    done = 0
+    for batch in read().batches(None):
+        done += len(batch.rows)
+        assert texts(read(), json.loads(json.dumps(batch.cursor))) == articles[done:]

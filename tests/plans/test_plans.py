@@ -101,6 +101,9 @@ def test_builtin_text_in_the_short_form() -> None:
         ("datasets.qa.fields.truth", ..., "test: datasets.qa.fields: give `text`"),
         ("datasets.qa.fields.thruth", "x", "test: datasets.qa.fields.thruth: unknown key; did you mean truth?"),
         ("datasets.qa.validation", {"share": 2.0}, "test: datasets.qa.validation.share: "),
+        ("datasets.docs.document_start", "(", "test: datasets.docs.document_start: no regular expression"),
+        ("datasets.qa.document_start", "^a", "test: datasets.qa.document_start: only rows of text are joined"),
+        ("datasets.qa.template", "{truth} {prompt}", "test: datasets.qa.template: it holds {prompt} once and ends"),
         ("datasets.qa", {"like": "docz"}, "test: datasets.qa.like: there is no dataset 'docz'; did you mean docs"),
     ],
 )
@@ -171,6 +174,13 @@ def test_every_ready_plan_reads_and_says_what_it_is_for(name: str) -> None:
     plan = load_plan(name)
     assert plan.name == name
     assert plan.description.endswith(".")
+
+
+@pytest.mark.parametrize("name", list_plans())
+def test_a_plan_survives_the_way_through_a_run_file(name: str) -> None:
+    plan = load_plan(name)
+    again = parse_plan(json.loads(json.dumps(plan.model_dump(mode="json"))), name=name, folder=plan.folder)
+    assert again == plan
 
 
 def test_plans_need_neither_torch_nor_numpy() -> None:

@@ -16,6 +16,15 @@ def open_source(spec: DatasetSpec, *, columns: Sequence[str], split: str | None,
 
     `split` replaces the one of the plan; relative paths start from `folder`.
     """
+    source = _open(spec, columns=columns, split=split, folder=folder)
+    if spec.document_start is not None:
+        from lmplay.data.sources.joined import JoinedSource
+
+        return JoinedSource(source, columns[0], spec.document_start)
+    return source
+
+
+def _open(spec: DatasetSpec, *, columns: Sequence[str], split: str | None, folder: Path) -> Source:
     if spec.source == "builtin":
         from lmplay.data.sources.builtin import BuiltinSource
 

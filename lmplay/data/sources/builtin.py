@@ -44,6 +44,15 @@ class BuiltinSource:
             "sha256": _sum(self._name),
         }
 
+    def refresh(self) -> None:
+        """Nothing to do: it comes with Python."""
+
+    def needs_network(self) -> bool:
+        return False
+
+    def estimated_bytes(self) -> int:
+        return sum(len(text) for _, text in _texts(self._name))
+
     def batches(self, cursor: int | None) -> Batches:
         self._next = cursor or 0
         return batched(self._rows(), lambda: self._next)

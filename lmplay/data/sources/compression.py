@@ -15,6 +15,7 @@ from lmplay.utils.errors import LMPlayError
 
 # Text shrinks three- to tenfold, logs perhaps a hundredfold; an archive beyond both limits is a bomb.
 MAX_RATIO = 250
+TYPICAL_RATIO = 4
 _HARMLESS_BYTES = 64 << 20
 
 _Opener = Callable[[IO[bytes]], IO[bytes]]
@@ -39,6 +40,11 @@ COMPRESSIONS: dict[str, _Opener] = {
 
 BROKEN = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 """What the decompressors raise for damaged files, beside OSError."""
+
+
+def packed(path: Path) -> bool:
+    """Whether a file is smaller than its text: compressed, or Parquet, which compresses inside."""
+    return path.suffix.lower() in COMPRESSIONS or path.suffix.lower() == ".parquet"
 
 
 def plain_suffix(path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from lmplay.data.batch import Progress
 from lmplay.data.documents import Row
-from lmplay.data.sources.compression import COMPRESSIONS, plain_suffix
+from lmplay.data.sources.compression import COMPRESSIONS, TYPICAL_RATIO, packed, plain_suffix
 from lmplay.data.sources.formats import READERS, Cursor, FileReader
 from lmplay.data.sources.source import Batches, batched
 from lmplay.data.sources.sums import file_sums
@@ -53,6 +53,16 @@ class FileSource:
             "columns": list(self._columns),
             "files": [list(pair) for pair in zip(formats, file_sums(self._files, progress), strict=True)],
         }
+
+    def refresh(self) -> None:
+        """Nothing to do: files are looked at each time."""
+
+    def needs_network(self) -> bool:
+        return False
+
+    def estimated_bytes(self) -> int:
+        sizes = zip(self._files, self._sizes, strict=True)
+        return sum(size * (TYPICAL_RATIO if packed(file) else 1) for file, size in sizes)
 
     def batches(self, cursor: dict[str, Any] | None) -> Batches:
         start = Cursor(**cursor) if cursor is not None else Cursor()

@@ -60,14 +60,20 @@ class HubSource:
             return {**found, "files": [list(pair) for pair in zip(names, sums, strict=True)]}
         return {**found, "path": self._path, "revision": self._commit()}
 
+    def needs_network(self) -> bool:
+        pinned = self._pin.is_file() or (self._revision is not None and _COMMIT.fullmatch(self._revision))
+        return self._local is None and not pinned
+
+    def estimated_bytes(self) -> None:
+        return None
+
     def batches(self, cursor: dict[str, Any] | None) -> Batches:
         return batched(self._rows(cursor), lambda: {"rows": self._rows_read, "state": self._stream.state_dict()})
 
     def progress(self) -> tuple[str, int, int | None]:
         return "rows", self._rows_read, self._known_rows
 
-    def forget_commit(self) -> None:
-        """Ask the hub for the newest commit next time."""
+    def refresh(self) -> None:
         self._pin.unlink(missing_ok=True)
 
     def _rows(self, cursor: dict[str, Any] | None) -> Iterator[Row]:

@@ -50,6 +50,15 @@ class PythonSource:
             "sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None,
         }
 
+    def refresh(self) -> None:
+        """Nothing to do: the callable is called anew each time."""
+
+    def needs_network(self) -> bool:
+        return False
+
+    def estimated_bytes(self) -> None:
+        return None
+
     def batches(self, cursor: int | None) -> Batches:
         self._number = cursor or 0
         return batched(self._rows(), lambda: self._number)

@@ -39,6 +39,15 @@ class Source(Protocol):
     def identity(self, progress: Progress | None = None) -> dict[str, JSONValue]:
         """Everything that decides the content: part of the cache's key."""
 
+    def refresh(self) -> None:
+        """Forget which state of a moving source this machine has met, so that `identity` takes the newest."""
+
+    def needs_network(self) -> bool:
+        """Whether `identity` would ask another machine."""
+
+    def estimated_bytes(self) -> int | None:
+        """About how many bytes of text there are, where a look tells."""
+
     def batches(self, cursor: JSONValue | None) -> Batches:
         """Rows from a cursor on; from the start when it is `None`. Cursors are JSON values."""
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 
 from lmplay.data.documents import Row
-from lmplay.data.sources.compression import Opened
+from lmplay.data.sources.compression import TYPICAL_RATIO, Opened
 from lmplay.data.sources.formats.reader import BUFFER_BYTES, FileReader
 from lmplay.data.sources.source import MAX_ROW_BYTES, too_large
 from lmplay.utils.errors import WrongUsageError
@@ -42,7 +42,7 @@ class TextReader(FileReader):
     def _piece_size(self, opened: Opened) -> int:
         if not self._alone:
             return 1 << 18
-        return min(1 << 18, max(1 << 12, opened.size * (4 if opened.compressed else 1) // 64))
+        return min(1 << 18, max(1 << 12, opened.size * (TYPICAL_RATIO if opened.compressed else 1) // 64))
 
     def _pieces(self, text: io.TextIOWrapper, size: int) -> Iterator[str]:
         buffer = text.read(size)

@@ -1,0 +1,153 @@
+"""`lmplay plans` and `lmplay data` as a person types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+LMPlay = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def qa_plan(tmp_path: Path) -> Path:
+    rows = [{"question": f"What is {n} + 1?", "answer": f"{n + 1}"} for n in range(200)]
+    (tmp_path / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {"prompt": "question", "truth": "answer"}
+    plan = {
+        "version": 1,
+        "description": "Sums.",
+        "datasets": {"qa": {"source": "json", "args": {"data_files": "qa.jsonl"}, "fields": fields}},
+        "stages": [{"name": "sums", "datasets": {"qa": 1}, "epochs": 2, "train": {"sequence_length": 64}}],
+    }
+    path = tmp_path / "sums.json"
+    path.write_text(json.dumps(plan))
+    return path
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> object:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_plans_are_listed_and_shown(lmplay: LMPlay, qa_plan: Path) -> None:
+    listed = answer(lmplay("plans", "--json"))
+    assert isinstance(listed, list)
+    assert {"quickstart", "default", "wikitext", "code"} <= {plan["name"] for plan in listed}
+    shown = answer(lmplay("plans", "show", str(qa_plan), "--tokens-per-second", "100", "--json"))
+    assert isinstance(shown, dict)
+    (stage,) = shown["stages"]
+    assert (stage["sequence_length"], stage["batch_size"], stage["exact"]) == (64, 50, False)
+    assert stage["seconds"] == pytest.approx(stage["rows"] * 64 / 100)
+
+
+def test_a_dataset_is_prepared_shown_verified_mended_and_pruned(lmplay: LMPlay, qa_plan: Path, tmp_path: Path) -> None:
+    cache = str(tmp_path / "cache")
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return lmplay(*arguments, LMPLAY_CACHE=cache)
+
+    rows = answer(call("data", "prepare", str(qa_plan), "--json"))
+    assert isinstance(rows, list)
+    assert rows[0]["documents"] + rows[0]["held_out_documents"] == 200
+    assert rows[0]["learned"] < rows[0]["tokens"]
+    shown = answer(call("plans", "show", str(qa_plan), "--json"))
+    assert isinstance(shown, dict)
+    assert shown["stages"][0]["exact"]
+    facts = answer(
+        call(
+            "data",
+            "show",
+            "qa",
+            "--plan",
+            str(qa_plan),
+            "--sequence-length",
+            "64",
+            "--row",
+            "0",
+            "--packing",
+            "document",
+            "--json",
+        )
+    )
+    assert isinstance(facts, dict)
+    assert sum(count for _, _, count in facts["lengths"]["histogram"]) == rows[0]["documents"]
+    spans = facts["row"]["spans"]
+    assert spans[0]["text"].startswith("What is")
+    assert not spans[0]["learned"]
+    assert spans[1]["learned"]
+    assert sum(span["tokens"] for span in spans) == 64
+    assert "What is" in call("data", "show", "qa", "--plan", str(qa_plan), "--row", "0").stdout
+    assert "documents" in call("data", "show", "qa", "--plan", str(qa_plan)).stdout
+
+    store = Path(rows[0]["paths"][0])
+    with (store / "00000.mask.npy").open("r+b") as file:
+        file.seek(-3, os.SEEK_END)
+        file.write(b"\x07")
+    damaged = call("data", "verify")
+    assert damaged.returncode == 1
+    assert "damaged: 0" in damaged.stdout
+    assert len(damaged.stderr.splitlines()) == 1
+    assert "made again: 0" in call("data", "verify", str(qa_plan)).stdout
+    assert "all sound" in call("data", "verify").stdout
+
+    (listed,) = answer(call("data", "--json"))  # type: ignore[misc]
+    assert listed["path"] == str(store)
+    assert "nothing to remove" in call("data", "prune").stdout
+    assert "would remove" in call("data", "prune", "--all", "--dry-run").stdout
+    assert store.exists()
+    assert answer(call("data", "prune", "--all", "--json"))
+    assert not store.exists()
+    assert "Nothing is prepared" in call("data").stdout
+    assert not list((Path(cache) / "tokens").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("plans", "show", "quickstat"), 2, "did you mean quickstart"),
+        (("data", "prepare", "default"), 1, "--plan quickstart"),
+        (("data", "show", "pydoks"), 2, "did you mean pydocs"),
+        (("data", "show", "pydocs", "--row", "99999999"), 2, "there is no row 99999999"),
+        (("data", "show", "pydocs", "--packing", "box"), 2, "there is no packing 'box'"),
+        (("plans", "show", "quickstart", "--experiment", "gpt2is"), 2, "gpt2ish"),
+    ],
+)
+def test_mistakes_are_one_line(lmplay: LMPlay, arguments: tuple[str, ...], status: int, message: str) -> None:
+    done = lmplay(*arguments)
+    assert done.returncode == status
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_pair_plan_trains_through_the_command(lmplay: LMPlay, qa_plan: Path) -> None:
+    done = lmplay(
+        *("run", "test_runner", "--plan", str(qa_plan), "--steps", "2", "--json", "--set", "data.packing=document"),
+        *("--set", "train.batch_size=4", "--set", "model.max_len=64", "--set", "train.sample_tokens=0"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["steps"] == 2
+
+
+def test_a_folder_in_the_hubs_layout_trains_through_the_command(lmplay: LMPlay, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    for split, count in (("train", 300), ("validation", 20)):
+        path = tmp_path / "tales" / "data" / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pyarrow.table({"text": [f"Once there were {n} mice, and then one more." for n in range(count)]})
+        pyarrow.parquet.write_table(table, path)
+    dataset = {"source": "hub", "args": {"path": "tales"}, "validation": {"split": "validation"}}
+    stages = [{"name": "s", "datasets": {"tales": 1}, "epochs": 1}]
+    (tmp_path / "p.json").write_text(json.dumps({"version": 1, "datasets": {"tales": dataset}, "stages": stages}))
+    done = lmplay(
+        *("run", "test_runner", "--plan", "p.json", "--steps", "2", "--json", "--set", "train.batch_size=4"),
+        *("--set", "model.max_len=64", "--set", "train.sample_tokens=0"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["steps"] == 2
