@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lmplay.generate.engine import Generation
 
 
-def _setting(name: str, *flags: str) -> Any:
+def sampling_option(name: str, *flags: str) -> Any:
     """A command-line option with the default and the description of the sampling setting of that name."""
     field = SamplingConfig.model_fields[name]
     return typer.Option(field.default, *flags, help=field.description)
@@ -39,13 +39,13 @@ def generate_command(
         "or leave it out to read one from standard input.",
     ),
     samples: int = typer.Option(1, "--samples", min=1, help="How many continuations of each prompt."),
-    max_tokens: int = _setting("max_tokens", "--max-tokens"),
-    temperature: float = _setting("temperature", "--temperature"),
-    top_k: int = _setting("top_k", "--top-k"),
-    top_p: float = _setting("top_p", "--top-p"),
-    min_p: float = _setting("min_p", "--min-p"),
-    repetition_penalty: float = _setting("repetition_penalty", "--repetition-penalty"),
-    seed: int = _setting("seed", "--seed"),
+    max_tokens: int = sampling_option("max_tokens", "--max-tokens"),
+    temperature: float = sampling_option("temperature", "--temperature"),
+    top_k: int = sampling_option("top_k", "--top-k"),
+    top_p: float = sampling_option("top_p", "--top-p"),
+    min_p: float = sampling_option("min_p", "--min-p"),
+    repetition_penalty: float = sampling_option("repetition_penalty", "--repetition-penalty"),
+    seed: int = sampling_option("seed", "--seed"),
     stop: list[str] = typer.Option(None, "--stop", help="End a text before this string; may be given several times."),
     probabilities: int = typer.Option(
         None, "--probs", min=0, max=100, help="Show each token's probability, and this many of the likeliest tokens."

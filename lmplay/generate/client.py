@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lmplay.utils.errors import LMPlayError
@@ -20,6 +20,7 @@ from lmplay.utils.files import to_json
 
 LAST_LINES = 20
 LEAVE_SECONDS = 5.0
+POLL_SECONDS = 0.05
 
 
 class EngineDiedError(LMPlayError):
@@ -45,8 +46,11 @@ class Engine:
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
-    def start(self) -> None:
-        """Begin a new process; `wait_until_ready` waits for the model to be loaded."""
+    def start(self, checkpoint: str | None = None) -> None:
+        """Begin a new process; `wait_until_ready` waits for the model to be loaded.
+
+        `checkpoint` is for once, in place of the engine's own, which may mean a newer one by now.
+        """
         self.close()
         self._events = queue.SimpleQueue()
         self._complaints.clear()
@@ -61,26 +65,34 @@ class Engine:
         for work in (_read_events, _read_complaints):
             target = self._events if work is _read_events else self._complaints
             threading.Thread(target=work, args=(self._process, target), daemon=True).start()
-        self._load_id = self._send(op="load", checkpoint=self.checkpoint, device=self.device, weights=self.weights)
+        self._load(checkpoint or self.checkpoint)
 
     def wait_until_ready(self) -> dict[str, Any]:
         """The facts of the loaded model. Raises `EngineRefusedError` when it can't be loaded."""
         for event in self._answers(self._load_id):
-            self.facts = event
+            self.facts = {name: value for name, value in event.items() if name not in ("id", "event")}
         return self.facts
 
     def reload(self) -> dict[str, Any]:
         """Take the newest checkpoint of the run; the old model stays when that fails."""
-        self._load_id = self._send(op="load", checkpoint=self.checkpoint, device=self.device, weights=self.weights)
+        self._load(self.checkpoint)
         return self.wait_until_ready()
 
-    def generate(self, **request: Any) -> Iterator[dict[str, Any]]:
-        """The events of one request, the last of which is `done`; the fields are those of the server's `generate`."""
-        return self._answers(self._send(op="generate", **request))
+    def generate(self, *, poll: Callable[[], None] | None = None, **request: Any) -> Iterator[dict[str, Any]]:
+        """The events of one request, the last of which is `done`; the fields are those of the server's `generate`.
+
+        `poll` is called all the while, so that a caller can look for ctrl+c and call `cancel`.
+        """
+        return self._answers(self._send(op="generate", **request), poll)
 
     def cancel(self) -> None:
         """Stop the request that runs; its `done` event still comes, with what was written so far."""
         self._send(op="cancel", id=self._last_id)
+
+    def kill(self) -> None:
+        """End the process at once, when it does not listen; whoever waits for it gets `EngineDiedError`."""
+        if self._process is not None:
+            self._process.kill()
 
     def close(self) -> None:
         """End the process; it has a few seconds to go by itself."""
@@ -99,6 +111,9 @@ class Engine:
             process.kill()
             process.wait()
 
+    def _load(self, checkpoint: str) -> None:
+        self._load_id = self._send(op="load", checkpoint=checkpoint, device=self.device, weights=self.weights)
+
     def _send(self, **request: Any) -> int:
         if request.get("op") != "cancel":
             self._last_id += 1
@@ -113,9 +128,14 @@ class Engine:
             raise self._death() from error
         return self._last_id
 
-    def _answers(self, request_id: int) -> Iterator[dict[str, Any]]:
+    def _answers(self, request_id: int, poll: Callable[[], None] | None = None) -> Iterator[dict[str, Any]]:
         while True:
-            event = self._events.get()
+            if poll is not None:
+                poll()
+            try:
+                event = self._events.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                continue
             if event is None:
                 self._events.put(None)  # whoever asks again is told again
                 raise self._death()

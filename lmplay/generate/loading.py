@@ -35,6 +35,7 @@ class Loaded:
             "weights": self.weights,
             "weight_bytes": weight_bytes(self.model),
             "max_len": self.model.max_len,
+            "tokenizer": self.model.tokenizer.name,
             "load_seconds": self.seconds,
         }
 

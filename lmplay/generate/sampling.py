@@ -109,7 +109,7 @@ class Sampler:
         return ids.gather(1, draw(values, self.generators).unsqueeze(1)).squeeze(1)
 
     def candidates(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Scaled logits (B, V) -> the few tokens that survive, as (logits (B, C), ids (B, C)), filtered, best first.
+        """Scaled logits (B, V) -> the few that survive the filters, as (logits (B, C), ids (B, C)), in the order of ids.
 
         None where no small set is certain to hold the survivors: the caller then takes the reference path.
         """
@@ -134,4 +134,8 @@ class Sampler:
             outside = above >= config.top_p
             outside[:, 0] = False
             values = values.masked_fill(outside, -torch.inf)
-        return keep_min_p(values, config.min_p), ids
+        values = keep_min_p(values, config.min_p)
+        # Drawn in the order of ids, as the reference does: two logits that are alike but for their last bits may come
+        # in either order, and the token must not depend on it.
+        ids, order = ids.sort(dim=-1)
+        return values.gather(1, order), ids

@@ -57,9 +57,7 @@ class GenerateRequest(_Request):
 
 
 class Server:
-    """Answers requests one after another in the calling thread; another one reads them, so that a cancel acts at
-    once.
-    """
+    """Answers requests one after another in the calling thread; another one reads, so that a cancel acts at once."""
 
     def __init__(self, requests: TextIO, answers: TextIO) -> None:
         self._requests = requests

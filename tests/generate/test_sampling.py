@@ -100,6 +100,21 @@ def test_the_fast_path_keeps_the_same_tokens_with_the_same_probabilities(
     fast = torch.zeros_like(reference).scatter(1, ids, values.softmax(dim=-1))
     assert (fast > 0).equal(reference > 0)
     torch.testing.assert_close(fast, reference)
+    sampler = Sampler(config, make_generators(range(3), CPU))
+    drawn = draw(filter_logits(logits, [], config), make_generators(range(3), CPU))
+    assert sampler(logits, []).equal(drawn)
+
+
+def test_two_logits_that_differ_by_rounding_alone_may_come_in_either_order() -> None:
+    one = logits_of(6, rows=1, vocabulary=60, spread=1.0)
+    one[0, 5] = one[0, 9] = 4.0
+    other = one.clone()
+    one[0, 5] += 1e-6
+    other[0, 9] += 1e-6
+    config = SamplingConfig(temperature=1.0, top_k=20)
+    for seed in range(30):
+        first, second = (Sampler(config, make_generators([seed], CPU)) for _ in range(2))
+        assert first(one, []).equal(second(other, []))
 
 
 def test_temperature_zero_and_nearly_zero_take_the_best_token() -> None:
