@@ -109,7 +109,7 @@ class Sampler:
         return ids.gather(1, draw(values, self.generators).unsqueeze(1)).squeeze(1)
 
     def candidates(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Scaled logits (B, V) -> the few that survive the filters, as (logits (B, C), ids (B, C)), in the order of ids.
+        """Scaled logits (B, V) -> the few that survive, as (logits (B, C), ids (B, C)) in the order of ids.
 
         None where no small set is certain to hold the survivors: the caller then takes the reference path.
         """
