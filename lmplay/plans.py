@@ -106,6 +106,12 @@ class DatasetSpec(_Strict):
             raise ValueError(f"args.name: the built-in texts are {' and '.join(BUILTIN_TEXTS)}")
         if self.source == "hub" and not isinstance(self.args.get("path"), str):
             raise ValueError('args.path: name the dataset, as in "wikimedia/wikipedia"')
+        for key, instead in (
+            ("token", "log in with `hf auth login`"),
+            ("streaming", "hub sources are always streamed"),
+        ):
+            if self.source == "hub" and key in self.args:
+                raise ValueError(f"args.{key}: a plan does not hold this; {instead}")
         if self.source == "python" and not isinstance(self.args.get("entry_point"), str):
             raise ValueError('args.entry_point: name the callable, as in "package.module:function"')
         if self.source in ("json", "csv", "parquet", "text") and not {"data_files", "data_dir"} & self.args.keys():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,17 @@ class Diet:
     sequence_length: int
     key: int
 
-    def fill_shuffled(self, use: int, batch: Batch, row: int) -> None:
-        """Write the row that comes `use`-th, counted through all epochs, into row `row` of the batch."""
-        epoch, position = divmod(use, self.packing.num_rows)
-        number = int(Permutation(self.packing.num_rows, derive_key(self.key, epoch))(position)[0])
-        phase = derive_key(self.key, epoch, "phase") % self.sequence_length
-        self.packing.fill(number, phase, batch, row)
+    def fill_shuffled(self, uses: list[int], batch: Batch, rows: list[int]) -> None:
+        """Write the rows that come `uses`-th, counted through all epochs, into the rows `rows` of a batch."""
+        by_epoch: dict[int, list[int]] = {}
+        for place, use in enumerate(uses):
+            by_epoch.setdefault(use // self.packing.num_rows, []).append(place)
+        for epoch, places in by_epoch.items():
+            positions = [uses[place] % self.packing.num_rows for place in places]
+            numbers = _permutation(self.packing.num_rows, derive_key(self.key, epoch))(positions).tolist()
+            phase = derive_key(self.key, epoch, "phase") % self.sequence_length
+            for place, number in zip(places, numbers, strict=True):
+                self.packing.fill(number, phase, batch, rows[place])
 
     @cached_property
     def summary(self) -> DietSummary:
@@ -85,6 +90,11 @@ class DietSummary:
             f"({self.cut_targets:,} targets lost), and {self.dropped_documents:,} dropped whose beginning fills a row; "
             "a larger train.sequence_length keeps more"
         )
+
+
+@lru_cache(maxsize=64)
+def _permutation(size: int, key: int) -> Permutation:
+    return Permutation(size, key)
 
 
 def open_parts(plan: Plan, name: str, progress: Progress | None) -> tuple[Part, Part]:

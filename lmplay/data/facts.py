@@ -30,7 +30,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Span:
-    """Tokens of a row that belong together."""
+    """Tokens of a row that belong together. An end of text that is only a target counts no token."""
 
     text: str
     learned: bool
@@ -82,28 +82,31 @@ def row_spans(plan: Plan, name: str, number: int, *, sequence_length: int, packi
         raise WrongUsageError(f"there is no row {number}; {name} has the rows 0 to {diet.packing.num_rows - 1:,}")
     batch = empty_batch(1, sequence_length, documents=packing == "document")
     diet.packing.fill(number, 0, batch, 0)
-    tokens = batch.tokens[0]
-    # A token is learned where it is the target of the one before it.
-    learned = np.concatenate([[False], batch.targets[0, :-1] != IGNORED])
-    padding = np.arange(sequence_length) >= diet.packing.size(number)
+    store = training.store
+    decode = get_tokenizer(store.manifest.tokenizer).decode
+    end = store.manifest.end_of_text
+    tokens, targets = batch.tokens[0], batch.targets[0]
+    size = diet.packing.size(number)
+    # Where rows keep documents apart, a document's last target is its end, which is no input.
+    apart = packing != "stream"
     if batch.documents is not None:
         documents = batch.documents[0].astype(np.int64)
     else:
-        documents = np.cumsum(np.concatenate([[False], tokens[:-1] == training.store.manifest.end_of_text]))
-        documents[padding] = documents.max() + 1
-    tokenizer = get_tokenizer(training.store.manifest.tokenizer)
-    kinds = np.stack([learned, documents, padding])
-    borders = (np.flatnonzero((np.diff(kinds, axis=1) != 0).any(axis=0)) + 1).tolist()
-    return [
-        Span(
-            text=tokenizer.decode(tokens[start:stop].tolist()),
-            learned=bool(learned[start]),
-            document=int(documents[start]),
-            padding=bool(padding[start]),
-            tokens=stop - start,
-        )
-        for start, stop in zip([0, *borders], [*borders, sequence_length], strict=True)
-    ]
+        documents = np.cumsum(np.concatenate([[False], (tokens[:-1] == end) & (not apart)]))
+    # A token is learned where it is the target of the one before it, in the same document or stream.
+    learned = np.concatenate([[False], targets[:-1] != IGNORED])
+    if apart:
+        learned[1:] &= documents[1:] == documents[:-1]
+    spans = []
+    borders = (np.flatnonzero((np.diff(learned[:size]) != 0) | (np.diff(documents[:size]) != 0)) + 1).tolist()
+    for start, stop in zip([0, *borders], [*borders, size], strict=True):
+        document = int(documents[start])
+        spans.append(Span(decode(tokens[start:stop].tolist()), bool(learned[start]), document, False, stop - start))
+        if apart and targets[stop - 1] == end and (stop == size or documents[stop] != document):
+            spans.append(Span(decode([end]), True, document, False, 0))
+    if size < sequence_length:
+        spans.append(Span("", False, int(documents[size - 1]) + 1, True, sequence_length - size))
+    return spans
 
 
 def _diet(name: str, part: Part, mode: PackingMode, sequence_length: int) -> Diet:

@@ -77,14 +77,16 @@ class Mixture:
         assert weights
         assert all(weight > 0 for weight in weights)
         exact = [Fraction(weight).limit_denominator(10**12) or Fraction(weight) for weight in weights]
-        self._shares = [weight / sum(exact) for weight in exact]
+        self._size = len(exact)
+        self._left_shares: dict[tuple[int, int], Fraction] = {}
+        self._divide(exact, 0, self._size)
 
     def at(self, position: int) -> tuple[int, int]:
         """(dataset, how many of its rows came before) of the row at this position."""
-        first, last = 0, len(self._shares)
+        first, last = 0, self._size
         while last - first > 1:
             middle = (first + last) // 2
-            share = self._left_share(first, middle, last)
+            share = self._left_shares[first, last]
             left = _rounded(position, share)
             if _rounded(position + 1, share) > left:
                 position, last = left, middle
@@ -94,18 +96,25 @@ class Mixture:
 
     def count(self, dataset: int, rows: int) -> int:
         """How many of the first `rows` rows are of this dataset."""
-        first, last = 0, len(self._shares)
+        first, last = 0, self._size
         while last - first > 1:
             middle = (first + last) // 2
-            left = _rounded(rows, self._left_share(first, middle, last))
+            left = _rounded(rows, self._left_shares[first, last])
             if dataset < middle:
                 rows, last = left, middle
             else:
                 rows, first = rows - left, middle
         return rows
 
-    def _left_share(self, first: int, middle: int, last: int) -> Fraction:
-        return sum(self._shares[first:middle], Fraction()) / sum(self._shares[first:last], Fraction())
+    def _divide(self, weights: Sequence[Fraction], first: int, last: int) -> None:
+        """The share of the left side at each branch of the tree over the datasets from `first` to `last`."""
+        if last - first > 1:
+            middle = (first + last) // 2
+            self._left_shares[first, last] = sum(weights[first:middle], Fraction()) / sum(
+                weights[first:last], Fraction()
+            )
+            self._divide(weights, first, middle)
+            self._divide(weights, middle, last)
 
 
 def _rounded(rows: int, share: Fraction) -> int:

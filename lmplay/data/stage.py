@@ -59,9 +59,14 @@ class StageData:
         """Rows `first` to `first + count` of the stage: the same bytes whenever, and wherever, they are asked for."""
         check_range(first, count, self.num_rows)
         batch = empty_batch(count, self.sequence_length, documents=self.packing == "document")
+        uses: list[list[int]] = [[] for _ in self._diets]
+        places: list[list[int]] = [[] for _ in self._diets]
         for row in range(count):
             index, use = self._mixture.at(first + row)
-            self._diets[index].fill_shuffled(use, batch, row)
+            uses[index].append(use)
+            places[index].append(row)
+        for diet, of_diet, rows in zip(self._diets, uses, places, strict=True):
+            diet.fill_shuffled(of_diet, batch, rows)
         return batch
 
     def dataset_of(self, row: int) -> str:

@@ -59,3 +59,9 @@ def test_seven_to_three_is_exact_in_any_ten_thousand_rows() -> None:
 def test_keys_depend_on_every_part_and_its_type() -> None:
     assert len({derive_key(0, 1), derive_key(1, 0), derive_key("0", 1), derive_key(0, "1"), derive_key("01")}) == 5
     assert derive_key("a", 1) == 5981427342772527336  # a fixed value: the order survives releases
+
+
+def test_the_order_survives_releases() -> None:
+    assert Permutation(1000, 7)([0, 1, 2, 3, 999]).tolist() == [480, 652, 312, 65, 141]
+    mixture = Mixture([0.7, 0.3])
+    assert [mixture.at(position)[0] for position in range(10)] == [0, 1, 0, 0, 0, 1, 0, 0, 1, 0]

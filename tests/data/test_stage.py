@@ -96,3 +96,30 @@ def test_data_needs_no_torch() -> None:
 
     code = "import sys, lmplay.data; print([m for m in ('torch', 'datasets', 'pyarrow') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("packing", ["stream", "document", "pad"])
+def test_weights_are_shares_of_tokens_whatever_the_packing(tmp_path: Path, packing: Any) -> None:
+    import json
+
+    for name, words in (("short", 20), ("long", 150)):
+        rows = [json.dumps({"text": f"{n} " + "word " * words}) + "\n" for n in range(400)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(rows))
+    plan = parse_plan(
+        {
+            "version": 1,
+            "datasets": {
+                name: {"source": "json", "args": {"data_files": f"{name}.jsonl"}} for name in ("short", "long")
+            },
+            "stages": [{"name": "s", "datasets": {"short": 0.7, "long": 0.3}, "tokens": 60_000}],
+        },
+        name="test",
+        folder=tmp_path,
+    )
+    stage = open_stage(plan, 0, sequence_length=256, packing=packing)
+    tokens = Counter[str]()
+    for row in range(stage.num_rows):
+        tokens[stage.dataset_of(row)] += stage.rows(row, 1).num_targets
+    assert tokens["short"] / tokens.total() == pytest.approx(0.7, abs=0.01)
+    assert tokens.total() == pytest.approx(60_000, rel=0.02)
+    assert sum(stage.dataset_rows().values()) == stage.num_rows

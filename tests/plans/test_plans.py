@@ -104,6 +104,7 @@ def test_builtin_text_in_the_short_form() -> None:
         ("datasets.docs.document_start", "(", "test: datasets.docs.document_start: no regular expression"),
         ("datasets.qa.document_start", "^a", "test: datasets.qa.document_start: only rows of text are joined"),
         ("datasets.qa.template", "{truth} {prompt}", "test: datasets.qa.template: it holds {prompt} once and ends"),
+        ("datasets.wiki.args.token", "hf_x", "test: datasets.wiki.args.token: a plan does not hold this; log in with"),
         ("datasets.qa", {"like": "docz"}, "test: datasets.qa.like: there is no dataset 'docz'; did you mean docs"),
     ],
 )

@@ -18,7 +18,7 @@ from lmplay.data.batch import Progress
 from lmplay.data.documents import Row, no_column
 from lmplay.data.sources.source import Batches, batched
 from lmplay.data.sources.sums import file_sums
-from lmplay.utils.errors import LMPlayError, WrongUsageError
+from lmplay.utils.errors import LMPlayError
 from lmplay.utils.files import write_atomically
 from lmplay.utils.paths import cache_root
 
@@ -30,16 +30,11 @@ class HubSource:
     """Rows of one split of a dataset."""
 
     def __init__(self, args: Mapping[str, Any], *, columns: Sequence[str], split: str | None, folder: Path) -> None:
-        if "streaming" in args:
-            raise WrongUsageError("args.streaming: a hub source is always read by streaming; leave this out")
         self._path = str(args["path"])
         self._local = folder / self._path if (folder / self._path).is_dir() else None
         self._split = split or str(args.get("split", "train"))
         self._revision: str | None = args.get("revision")
-        self._options = {
-            key: value for key, value in args.items() if key not in ("path", "split", "revision", "columns", "token")
-        }
-        self._token = args.get("token")
+        self._options = {key: value for key, value in args.items() if key not in ("path", "split", "revision")}
         self._columns = list(columns)
         self.label = "/".join(filter(None, (self._path, args.get("name"))))
         self._rows_read = 0
@@ -89,7 +84,6 @@ class HubSource:
                 split=self._split,
                 revision=None if self._local is not None else self._commit(),
                 streaming=True,
-                token=self._token,
                 **self._options,
             )
             if stream.column_names is not None:
@@ -134,7 +128,7 @@ class HubSource:
         from huggingface_hub import HfApi
 
         try:
-            commit = HfApi(token=self._token).dataset_info(self._path, revision=revision, timeout=_TIMEOUT_SECONDS).sha
+            commit = HfApi().dataset_info(self._path, revision=revision, timeout=_TIMEOUT_SECONDS).sha
         except Exception as error:  # httpx's, huggingface_hub's and the system's
             raise LMPlayError(_no_dataset(self._path, error)) from error
         assert commit is not None
