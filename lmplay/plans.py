@@ -116,6 +116,8 @@ class DatasetSpec(_Strict):
             raise ValueError('args.entry_point: name the callable, as in "package.module:function"')
         if self.source in ("json", "csv", "parquet", "text") and not {"data_files", "data_dir"} & self.args.keys():
             raise ValueError("args.data_files: name a file, a pattern, or a list of them (or a folder as data_dir)")
+        if self.source in ("text", "builtin") and self.fields.text is None:
+            raise ValueError(f"fields: a {self.source} source has no columns; leave `fields` out")
         if self.document_start is not None:
             if self.fields.text is None:
                 raise ValueError("document_start: only rows of text are joined")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from lmplay.data.estimate import DatasetEstimate, StageEstimate
 
 DEFAULT_SEQUENCE_LENGTH = 1024
-DEFAULT_BATCH_SIZE = 50
 
 app = typer.Typer(
     name="plans",
@@ -119,14 +118,14 @@ class _Sizes:
 
 def _sizes(plan: Plan, experiment: str | None) -> list[_Sizes]:
     """Row length and batch size of each stage, as a run would have them."""
+    from lmplay.train.config import TrainConfig
+    from lmplay.train.request import validated
+
+    configs = [
+        validated(TrainConfig, stage.train, where=f"stage {stage.name!r} of the plan: train") for stage in plan.stages
+    ]
     if experiment is None:
-        return [
-            _Sizes(
-                stage.train.get("sequence_length", DEFAULT_SEQUENCE_LENGTH),
-                stage.train.get("batch_size", DEFAULT_BATCH_SIZE),
-            )
-            for stage in plan.stages
-        ]
+        return [_Sizes(config.sequence_length or DEFAULT_SEQUENCE_LENGTH, config.batch_size) for config in configs]
     from lmplay.base.runner_list import get_runner
     from lmplay.train.request import RunRequest
     from lmplay.train.worker import length_of, stage_configs
@@ -156,8 +155,7 @@ def _words_on_speed(experiment: str | None, speed: float | None, speed_from: str
         return f"\nTime at {format_count(speed)} tokens a second, {speed_from}."
     if experiment is None:
         return (
-            f"\nSteps are of {DEFAULT_BATCH_SIZE} rows of {DEFAULT_SEQUENCE_LENGTH} tokens where a stage says nothing "
-            "else; --experiment takes an experiment's own."
+            "\nRow lengths and batch sizes are the usual ones where a stage says nothing; --experiment takes its own."
         )
     return f"\nNo run of {experiment} here tells its speed; give --tokens-per-second to see the time."
 

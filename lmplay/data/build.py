@@ -25,7 +25,7 @@ from lmplay.data.batch import Progress
 from lmplay.data.documents import Reader
 from lmplay.data.sources import Source
 from lmplay.data.store import MANIFEST, FileKind, FileRecord, Manifest, ShardRecord, partial_path
-from lmplay.data.tokens import EncodedDocuments, Encoder
+from lmplay.data.tokens import EncodedDocuments, Encoder, token_type
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.files import sync_folder, to_json, write_atomically
 from lmplay.utils.tokenizer import get_tokenizer
@@ -84,7 +84,14 @@ class Builder:
         self._limit: int | None = identity["max_tokens"]
         self._folder = folder
         self._partial = partial_path(folder)
-        self._nothing = Manifest(key=key, identity=identity, tokenizer=tokenizer, end_of_text=self._tokenizer.eot_token)
+        token_bytes = token_type(self._tokenizer).itemsize
+        self._nothing = Manifest(
+            key=key,
+            identity=identity,
+            tokenizer=tokenizer,
+            end_of_text=self._tokenizer.eot_token,
+            token_bytes=token_bytes,
+        )
 
     def build(self, progress: Progress | None = None) -> Manifest:
         """The whole store, going on with what an interrupted build has left."""

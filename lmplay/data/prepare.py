@@ -7,7 +7,6 @@ store can't be picked up: it has another name.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import re
 from collections.abc import Iterator
@@ -19,12 +18,12 @@ from filelock import FileLock, Timeout
 
 from lmplay.data.batch import Progress
 from lmplay.data.build import SHARD_TOKENS, Builder
+from lmplay.data.disk import disk_errors
 from lmplay.data.documents import Reader
 from lmplay.data.health import damaged_shards, remember_health
 from lmplay.data.sources import Source, open_source
 from lmplay.data.store import FORMAT, TokenStore, lock_path, read_manifest, stores_folder
 from lmplay.plans import DatasetSpec
-from lmplay.utils.errors import LMPlayError
 from lmplay.utils.files import to_json
 
 CODE_VERSION = 2
@@ -98,7 +97,7 @@ def prepare(
     place = locate(spec, folder=folder, split=split, max_tokens=max_tokens, progress=progress)
     manifest = read_manifest(place.folder)
     if manifest is None or damaged_shards(place.folder, manifest):
-        with _disk_errors(), _locked(place.folder, progress):
+        with disk_errors(), _locked(place.folder, progress):
             manifest = read_manifest(place.folder)  # another process may have been faster
             if manifest is None:
                 manifest = place.builder.build(progress)
@@ -124,21 +123,3 @@ def _locked(store: Path, progress: Progress | None) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise LMPlayError(
-                f"no room for the tokens in {stores_folder()}: {error.strerror}; free some (lmplay data prune) or set "
-                "LMPLAY_CACHE to another disk, then start again: it goes on where it stopped"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise LMPlayError(
-                f"the token cache {stores_folder()} can't be written: {error.strerror}; "
-                "set LMPLAY_CACHE to another folder"
-            ) from error
-        raise

@@ -23,6 +23,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lmplay.data.disk import disk_errors
 from lmplay.data.first_fit import first_fit_decreasing
 from lmplay.data.part import Part
 from lmplay.utils.files import write_atomically
@@ -81,12 +82,13 @@ def row_plan(part: Part, mode: Literal["document", "pad"], sequence_length: int)
     folder = packings_folder() / hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
     found = _read(folder)
     if found is None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as making:
-            _make(part, mode, sequence_length, Path(making))
-            folder.mkdir(exist_ok=True)
-            for name in ("rows", "starts", "lengths", _ABOUT):  # the last makes it a plan
-                Path(making, name).replace(folder / name)
+        with disk_errors():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as making:
+                _make(part, mode, sequence_length, Path(making))
+                folder.mkdir(exist_ok=True)
+                for name in ("rows", "starts", "lengths", _ABOUT):  # the last makes it a plan
+                    Path(making, name).replace(folder / name)
         found = _read(folder)
         assert found is not None
     return found

@@ -15,6 +15,7 @@ Documents never cross a shard's border. Positions in this module count tokens th
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from lmplay.utils.paths import cache_root
 FORMAT = 1
 MANIFEST = "manifest.json"
 FileKind = Literal["tokens", "documents", "hashes", "mask"]
+_TYPES: dict[FileKind, str] = {"documents": "<i8", "hashes": "<u8", "mask": "|u1"}
 
 
 class _Record(BaseModel):
@@ -57,6 +59,7 @@ class Manifest(_Record):
     identity: dict[str, Any]
     tokenizer: str
     end_of_text: int
+    token_bytes: int = 2
     tokens: int = 0
     documents: int = 0
     learned: int = Field(default=0, description="Tokens that carry loss.")
@@ -164,12 +167,25 @@ class TokenStore:
     def _array(self, shard: int, kind: FileKind) -> npt.NDArray[Any]:
         found = self._open.get((shard, kind))
         if found is None:
-            path = self.folder / self.manifest.shards[shard].files[kind].name
-            try:
-                found = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise LMPlayError(
-                    f"the token shard {path} can't be read ({error}); mend it with: lmplay data verify PLAN"
-                ) from error
-            self._open[shard, kind] = found
+            found = self._open[shard, kind] = self._map(shard, kind)
         return found
+
+    def _map(self, shard: int, kind: FileKind) -> npt.NDArray[Any]:
+        """What `np.load(..., mmap_mode="r")` gives, without reading a header that the manifest makes known.
+
+        There may be thousands of files, and all are mapped before the first batch.
+        """
+        record = self.manifest.shards[shard]
+        dtype = np.dtype(_TYPES[kind] if kind != "tokens" else f"<u{self.manifest.token_bytes}")
+        count = {"tokens": record.tokens, "mask": record.tokens, "hashes": record.documents}.get(
+            kind, record.documents + 1
+        )
+        path = self.folder / record.files[kind].name
+        try:
+            with path.open("rb") as file:
+                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return np.frombuffer(content, dtype=dtype, count=count, offset=len(content) - count * dtype.itemsize)
+        except (OSError, ValueError) as error:
+            raise LMPlayError(
+                f"the token shard {path} can't be read ({error}); mend it with: lmplay data verify PLAN"
+            ) from error

@@ -35,7 +35,7 @@ class Encoder:
     def __init__(self, tokenizer: tiktoken.Encoding, *, masked: bool, workers: int | None = None) -> None:
         self._tokenizer = tokenizer
         self._masked = masked
-        self.dtype = np.uint16 if tokenizer.n_vocab <= 1 << 16 else np.uint32
+        self._type = token_type(tokenizer)
         self._pool = ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="tokens")
 
     def __enter__(self) -> Encoder:
@@ -63,7 +63,7 @@ class Encoder:
                 length += sizes[-1]
             lengths.append(length)
         return EncodedDocuments(
-            tokens=np.concatenate(pieces).astype(self.dtype),
+            tokens=np.concatenate(pieces).astype(self._type),
             lengths=lengths,
             hashes=[document.hash for document in documents],
             mask=np.repeat(np.array(learned, dtype=np.uint8), sizes) if self._masked else None,
@@ -77,6 +77,11 @@ def encode_text(tokenizer: tiktoken.Encoding, text: str) -> npt.NDArray[np.uint3
     except UnicodeEncodeError:  # half of a surrogate pair, as a broken JSON escape leaves it
         whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return tokenizer.encode_to_numpy(whole, disallowed_special=())
+
+
+def token_type(tokenizer: tiktoken.Encoding) -> np.dtype[np.unsignedinteger]:
+    """The smallest type that holds every token of a vocabulary."""
+    return np.dtype("<u2" if tokenizer.n_vocab <= 1 << 16 else "<u4")
 
 
 @cache

@@ -6,11 +6,37 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 LMPlay = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@dataclass
+class Said:
+    """What a command printed, and how it ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+    """The command without a process of its own, which most of these need not wait for."""
+    from lmplay.cli.errors import run_app
+    from lmplay.cli.main import app
+
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: str) -> Said:
+        status = run_app(app, "lmplay", arguments)
+        captured = capsys.readouterr()
+        return Said(status, captured.out, captured.err)
+
+    return run
 
 
 @pytest.fixture
@@ -29,28 +55,27 @@ def qa_plan(tmp_path: Path) -> Path:
     return path
 
 
-def answer(done: subprocess.CompletedProcess[str]) -> object:
+def answer(done: Said) -> object:
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_plans_are_listed_and_shown(lmplay: LMPlay, qa_plan: Path) -> None:
-    listed = answer(lmplay("plans", "--json"))
+def test_plans_are_listed_and_shown(call: Callable[..., Said], qa_plan: Path) -> None:
+    listed = answer(call("plans", "--json"))
     assert isinstance(listed, list)
     assert {"quickstart", "default", "wikitext", "code"} <= {plan["name"] for plan in listed}
-    shown = answer(lmplay("plans", "show", str(qa_plan), "--tokens-per-second", "100", "--json"))
+    shown = answer(call("plans", "show", str(qa_plan), "--tokens-per-second", "100", "--json"))
     assert isinstance(shown, dict)
     (stage,) = shown["stages"]
     assert (stage["sequence_length"], stage["batch_size"], stage["exact"]) == (64, 50, False)
     assert stage["seconds"] == pytest.approx(stage["rows"] * 64 / 100)
 
 
-def test_a_dataset_is_prepared_shown_verified_mended_and_pruned(lmplay: LMPlay, qa_plan: Path, tmp_path: Path) -> None:
-    cache = str(tmp_path / "cache")
-
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return lmplay(*arguments, LMPLAY_CACHE=cache)
-
+def test_a_dataset_is_prepared_shown_verified_mended_and_pruned(
+    call: Callable[..., Said], qa_plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("LMPLAY_CACHE", str(cache))
     rows = answer(call("data", "prepare", str(qa_plan), "--json"))
     assert isinstance(rows, list)
     assert rows[0]["documents"] + rows[0]["held_out_documents"] == 200
@@ -103,7 +128,7 @@ def test_a_dataset_is_prepared_shown_verified_mended_and_pruned(lmplay: LMPlay, 
     assert answer(call("data", "prune", "--all", "--json"))
     assert not store.exists()
     assert "Nothing is prepared" in call("data").stdout
-    assert not list((Path(cache) / "tokens").iterdir())
+    assert not list((cache / "tokens").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -117,8 +142,10 @@ def test_a_dataset_is_prepared_shown_verified_mended_and_pruned(lmplay: LMPlay, 
         (("plans", "show", "quickstart", "--experiment", "gpt2is"), 2, "gpt2ish"),
     ],
 )
-def test_mistakes_are_one_line(lmplay: LMPlay, arguments: tuple[str, ...], status: int, message: str) -> None:
-    done = lmplay(*arguments)
+def test_mistakes_are_one_line(
+    call: Callable[..., Said], arguments: tuple[str, ...], status: int, message: str
+) -> None:
+    done = call(*arguments)
     assert done.returncode == status
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

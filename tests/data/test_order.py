@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmplay.data.order import Mixture, Permutation, derive_key
@@ -11,11 +11,13 @@ from lmplay.data.order import Mixture, Permutation, derive_key
 keys = st.integers(0, 2**64 - 1)
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 3000), key=keys)
 def test_a_permutation_meets_each_element_once(size: int, key: int) -> None:
     assert sorted(Permutation(size, key)(np.arange(size)).tolist()) == list(range(size))
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 10**12), key=keys, data=st.data())
 def test_a_position_gives_the_same_element_alone_and_among_others(size: int, key: int, data: st.DataObject) -> None:
     positions = data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=20))
@@ -37,6 +39,7 @@ def test_permutations_spread_every_position_evenly() -> None:
 weights = st.lists(st.floats(0.01, 1), min_size=1, max_size=6)
 
 
+@settings(deadline=None)
 @given(weights=weights, start=st.integers(0, 10**12), length=st.integers(1, 300))
 def test_any_window_of_a_mixture_holds_the_shares(weights: list[float], start: int, length: int) -> None:
     mixture = Mixture(weights)

@@ -31,7 +31,9 @@ def store_of(folder: Path, lengths: list[int], learned: list[float] | None, per_
     tokens = np.arange(sum(lengths), dtype=np.uint32)
     borders = np.cumsum([0, *lengths]).tolist()
     content = f"{lengths} {learned} {per_shard}".encode()
-    manifest = Manifest(key=hashlib.sha256(content).hexdigest(), identity={}, tokenizer="gpt2", end_of_text=END)
+    manifest = Manifest(
+        key=hashlib.sha256(content).hexdigest(), identity={}, tokenizer="gpt2", end_of_text=END, token_bytes=4
+    )
     for first in range(0, len(lengths), per_shard):
         last = min(first + per_shard, len(lengths))
         mask = None

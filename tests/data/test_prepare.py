@@ -96,13 +96,12 @@ def test_reads_cross_the_borders_of_shards(tmp_path: Path) -> None:
     assert store.document_starts(1500, 4800).tolist() == starts[1500:4801].tolist()
 
 
-@pytest.mark.parametrize("encoding", ["cl100k_base", "o200k_base"])
-def test_large_vocabularies_take_four_bytes(tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_vocabularies_take_four_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tiktoken
 
     # The real one's files would be downloaded: a vocabulary of bytes and one high control token stands for it.
     large = tiktoken.Encoding(
-        encoding,
+        "large",
         pat_str=r".|\n",
         mergeable_ranks={bytes([byte]): byte for byte in range(256)},
         special_tokens={"<|endoftext|>": 100_257},
@@ -110,7 +109,7 @@ def test_large_vocabularies_take_four_bytes(tmp_path: Path, encoding: str, monke
     for module in ("lmplay.data.build", "lmplay.data.tokens"):
         monkeypatch.setattr(f"{module}.get_tokenizer", lambda _: large)
     write_jsonl(tmp_path / "a.jsonl", ["ab", "c"])
-    store = make(tmp_path, spec_of(tokenizer=encoding))
+    store = make(tmp_path, spec_of(tokenizer="large"))
     assert store.tokens(0, store.num_tokens).tolist() == [97, 98, 100_257, 99, 100_257]
     assert np.load(store.folder / "00000.tokens.npy").dtype == np.uint32
 
@@ -297,9 +296,7 @@ def test_a_full_disk_is_one_line_and_the_work_goes_on_later(tmp_path: Path, monk
         real(descriptor)
 
     monkeypatch.setattr(build.os, "fsync", fsync)
-    with pytest.raises(
-        LMPlayError, match=r"no room for the tokens in .*: No space left on device; free some"
-    ) as caught:
+    with pytest.raises(LMPlayError, match=r"no room for tokens in .*: No space left on device; free some") as caught:
         make(tmp_path)
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(build.os, "fsync", real)
@@ -314,7 +311,7 @@ def test_a_limit_of_the_system_on_file_sizes_is_one_line(tmp_path: Path) -> None
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))  # writing fails for real
     try:
-        with pytest.raises(LMPlayError, match=r"no room for the tokens in .*: File too large"):
+        with pytest.raises(LMPlayError, match=r"no room for tokens in .*: File too large"):
             make(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

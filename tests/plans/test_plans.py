@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lmplay.plans import list_plans, load_plan, parse_plan
+from lmplay.train.config import TrainConfig
 from lmplay.utils.errors import WrongUsageError
 
 FULL: dict[str, Any] = {
@@ -175,6 +176,8 @@ def test_every_ready_plan_reads_and_says_what_it_is_for(name: str) -> None:
     plan = load_plan(name)
     assert plan.name == name
     assert plan.description.endswith(".")
+    for stage in plan.stages:
+        TrainConfig.model_validate(stage.train)
 
 
 @pytest.mark.parametrize("name", list_plans())
