@@ -206,8 +206,26 @@ def _create(prepared: Prepared, name: str | None) -> Path:
             ],
         },
         seed=request.seed,
+        cost=_cost(prepared),
         **provenance(experiment_file=prepared.experiment_file),
     )
+
+
+def _cost(prepared: Prepared) -> dict[str, Any]:
+    """Parameters and FLOPs a token, for comparisons: a bigger model is no better idea. Empty where unknown."""
+    from lmplay.checks.estimates import build_skeleton, count_parameters, estimate_flops
+
+    try:
+        model = build_skeleton(prepared.runner, **prepared.request.model)
+        parameters, flops = count_parameters(model), estimate_flops(model)
+    except Exception:  # noqa: BLE001 - an estimate that fails on somebody's model must not keep it from training
+        return {}
+    return {
+        "parameters": parameters.total,
+        "non_embedding_parameters": parameters.non_embedding,
+        "flops_per_token": flops.forward,
+        "training_flops_per_token": flops.training,
+    }
 
 
 def _interrupted_twin(prepared: Prepared) -> Path | None:

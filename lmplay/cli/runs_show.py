@@ -166,7 +166,6 @@ def _typed(value: Any) -> str:
 
 def _sections(path: Path, asked: Mapping[str, Any], summary: RunSummary) -> list[tuple[str, dict[str, Any]]]:
     status = summary.status
-    fields = status.fields
     state = f"{status.state} ({status.reason})" if status.reason else status.state
     now: dict[str, Any] = {"state": state, "path": path}
     if summary.labels.tags:
@@ -182,8 +181,8 @@ def _sections(path: Path, asked: Mapping[str, Any], summary: RunSummary) -> list
         now["trained for"] = format_seconds(status.time)
     if status.active:
         now["worker"] = f"process {status.pid} on {status.host}, last heard of {format_seconds(status.age)} ago"
-    if isinstance(fields.get("parameters"), int):
-        now["parameters"] = f"{fields['parameters']:,}"
+    if isinstance(summary.cost.get("parameters"), int):
+        now["parameters"] = f"{summary.cost['parameters']:,}"
     git = asked.get("git")
     code = {
         "git": f"{git.get('commit', '')[:12]} on {git.get('branch')}{', changed' if git.get('changed') else ''}"

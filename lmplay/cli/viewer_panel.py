@@ -193,7 +193,7 @@ def _figures(row: dict[str, Any], view: RunView, loss_name: str) -> Iterator[str
     yield f"{loss_name} {format_loss(row.get('loss'))}"
     for key, name in (("perplexity", "perplexity"), ("bits_per_byte", "bits per byte"), ("accuracy", "accuracy")):
         if isinstance(row.get(key), int | float):
-            yield f"{name} {row[key]:.4g}"
+            yield f"{name} {row[key]:,.1f}" if row[key] >= 100 else f"{name} {row[key]:.4g}"
     if isinstance(row.get("lr"), int | float):
         yield f"lr {row['lr']:.3g}"
     if isinstance(row.get("tokens_per_second"), int | float):

@@ -47,7 +47,7 @@ FIELDS: dict[str, Callable[[RunSummary], Any]] = {
     "bits_per_byte": lambda run: run.status.fields.get("validation_bits_per_byte"),
     "accuracy": lambda run: run.status.fields.get("validation_accuracy"),
     "tokens_per_second": lambda run: run.status.fields.get("tokens_per_second"),
-    "parameters": lambda run: run.status.fields.get("parameters"),
+    "parameters": lambda run: run.cost.get("parameters"),
     "progress": lambda run: run.fraction,
     "left": lambda run: run.seconds_left,
     "pid": lambda run: run.status.pid,

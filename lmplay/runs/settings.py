@@ -18,8 +18,13 @@ def flat_config(asked: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(config, Mapping):
         return {}
     flat = dict(flatten({key: value for key, value in config.items() if key != "stages"}))
+    request = asked.get("request")
+    # What was typed beats every stage's own settings; a change made while the run was going is recorded there.
+    typed = request.get("train") or {} if isinstance(request, Mapping) else {}
     stages = [stage for stage in config.get("stages") or () if isinstance(stage, Mapping)]
-    by_stage = [(str(stage.get("name")), dict(flatten(stage.get("train", {}), "train"))) for stage in stages]
+    by_stage = [
+        (str(stage.get("name")), dict(flatten({**stage.get("train", {}), **typed}, "train"))) for stage in stages
+    ]
     for key in dict.fromkeys(key for _, settings in by_stage for key in settings):
         values = [settings.get(key) for _, settings in by_stage]
         if all(value == values[0] for value in values):

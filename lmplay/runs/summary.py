@@ -32,6 +32,8 @@ class RunSummary:
     labels: Labels = field(default_factory=Labels)
     config: Mapping[str, Any] = field(default_factory=dict)
     """All settings under dotted keys, as `flat_config` gives them."""
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    """`parameters`, `training_flops_per_token` and the like, where `run.json` tells."""
 
     @property
     def name(self) -> str:
@@ -108,6 +110,7 @@ def summarize(path: Path) -> RunSummary:
         status=status,
         labels=read_labels(path),
         config=flat_config(asked),
+        cost=asked["cost"] if isinstance(asked.get("cost"), Mapping) else {},
     )
 
 

@@ -16,6 +16,9 @@ from lmplay.runs import create_run, read_status, spawn_worker
 FAKE_WORKER = Path(__file__).parent / "fake_worker.py"
 
 
+StartWorker = Callable[..., int]
+
+
 def wait_for(condition: Callable[[], bool], *, seconds: float = 20) -> None:
     """Until `condition` holds; fails the test after `seconds`."""
     end = time.monotonic() + seconds

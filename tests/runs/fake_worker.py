@@ -1,6 +1,6 @@
 """A worker without a model: writes rows through RunWriter and obeys requests, as the trainer does.
 
-python fake_worker.py RUN [--steps N] [--pause SECONDS] [--validate-every N] [--save-every N] [--crash-at STEP]
+python fake_worker.py RUN [--steps N] [--pause SECONDS] [--validate-every N] [--save-every N] ...
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--validate-every", type=int, default=10)
     parser.add_argument("--save-every", type=int, default=20)
     parser.add_argument("--crash-at", type=int, default=-1)
+    parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
     print("fake worker began", flush=True)  # noqa: T201
     with RunWriter(asked.run) as writer, writer.heartbeat(interval=0.1, system_interval=0.5):
@@ -44,7 +45,7 @@ def main() -> None:
         else:
             writer.event("started")
             writer.event("stage", stage="only")
-        writer.status(state="running", total_steps=asked.steps)
+        writer.status(state="running", total_steps=asked.steps, device=asked.device)
         stopping = paused = False
         while step < asked.steps and not stopping:
             for request in inbox.pending():

@@ -6,16 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lmplay.runs import JsonlTail, RunBusyError, RunWriter, read_last_rows, read_status, request, spawn_worker
 
-from .conftest import FAKE_WORKER, wait_for
-
-StartWorker = Callable[..., int]
+from .conftest import FAKE_WORKER, StartWorker, wait_for
 
 
 def events_of(run: Path) -> list[str]:
