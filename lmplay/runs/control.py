@@ -133,16 +133,21 @@ def _read_request(path: Path) -> Request:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0) | os.O_CLOEXEC)
     except OSError as error:
         raise ValueError(f"can't be opened: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise ValueError("not a file")
         if facts.st_size > LARGEST_REQUEST:
             raise ValueError(f"{facts.st_size} bytes long; a request holds up to {LARGEST_REQUEST}")
-        try:
-            content = json.loads(file.read(LARGEST_REQUEST + 1))
-        except (ValueError, RecursionError):
-            raise ValueError("not JSON") from None
+        data = os.read(descriptor, LARGEST_REQUEST + 1)
+    except OSError as error:
+        raise ValueError(f"can't be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON") from None
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
     action, arguments = content.get("action"), content.get("arguments", {})

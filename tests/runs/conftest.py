@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,36 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended and what it printed."""
+
+    status: int
+    output: str
+    errors: str
+
+
+Here = Callable[..., Said]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """`here("runs", "--json")`: a command in this process, without the price of starting one."""
+    from lmplay.cli.errors import run_app
+    from lmplay.cli.main import app
+
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+
+    def call(*arguments: str) -> Said:
+        capsys.readouterr()
+        status = run_app(app, "lmplay", arguments)
+        said = capsys.readouterr()
+        return Said(status=status, output=said.out, errors=said.err)
+
+    return call
 
 
 @pytest.fixture

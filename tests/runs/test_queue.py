@@ -20,10 +20,9 @@ from lmplay.runs.labels import read_labels
 from lmplay.runs.queue import DONE, FAILED, RUNNING, WAITING, Queue
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 
-from .conftest import StartWorker, wait_for
+from .conftest import Here, StartWorker, wait_for
 
 FAKE_KEEPER = Path(__file__).with_name("fake_keeper.py")
-LMPlay = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -122,7 +121,7 @@ def test_runs_follow_one_another_and_a_failed_one_stops_nothing(
 
 
 def test_two_keepers_cannot_serve_one_device(
-    queue: Queue, start_keeper: Callable[..., subprocess.Popen[str]], lmplay: LMPlay
+    queue: Queue, start_keeper: Callable[..., subprocess.Popen[str]], here: Here
 ) -> None:
     first = start_keeper("cpu")
     wait_for(lambda: bool(list(queue.folder.glob("keeper-*-cpu.json"))))
@@ -132,8 +131,8 @@ def test_two_keepers_cannot_serve_one_device(
     assert "another keeper serves cpu" in second.stdout.read()
     with pytest.raises(DeviceBusyError):
         Lane(Queue(queue.root.with_name("elsewhere")), "cpu").open()
-    refused = lmplay("queue", "start", "--devices", "cpu")
-    assert (refused.returncode, refused.stderr.strip()) == (
+    refused = here("queue", "start", "--devices", "cpu")
+    assert (refused.status, refused.errors.strip()) == (
         1,
         "lmplay: another keeper serves cpu on this machine already",
     )
@@ -233,18 +232,18 @@ def test_devices_are_the_visible_cards_or_the_cpu(monkeypatch: pytest.MonkeyPatc
     assert find_devices() == ["cpu"]
 
 
-def test_sweep_is_a_grid_of_named_runs_in_a_group(queue: Queue, lmplay: LMPlay) -> None:
+def test_sweep_is_a_grid_of_named_runs_in_a_group(queue: Queue, here: Here) -> None:
     grid = ["sweep", "gpt2ish", "--set", "train.lr=1e-4,3e-4", "--set", "model.num_blocks=2", "--seeds", "2"]
-    answer = lmplay(*grid, "--group", "lrs", "--no-check", "--plan", "quickstart")
-    assert answer.returncode == 0, answer.stderr
+    answer = here(*grid, "--group", "lrs", "--no-check", "--plan", "quickstart")
+    assert answer.status == 0, answer.errors
     entries = queue.entries()
     assert [entry.run for entry in entries] == ["lrs-lr1e-4-s0", "lrs-lr1e-4-s1", "lrs-lr3e-4-s0", "lrs-lr3e-4-s1"]
     assert {entry.group for entry in entries} == {"lrs"}
     assert entries[3].arguments == (
         ["gpt2ish", "--plan", "quickstart", "--set", "train.lr=3e-4", "--set", "model.num_blocks=2", "--seed", "1"]
     )
-    listed = json.loads(lmplay("queue", "list", "--json").stdout)
+    listed = json.loads(here("queue", "list", "--json").output)
     assert [entry["run"] for entry in listed["entries"]] == [entry.run for entry in entries]
-    assert lmplay(*grid, "--seed", "3").returncode == 2
-    assert "lrr" in lmplay("queue", "add", "test_runner", "--plan", "quickstart", "--set", "train.lrr=1").stderr
+    assert here(*grid, "--seed", "3").status == 2
+    assert "lrr" in here("queue", "add", "test_runner", "--plan", "quickstart", "--set", "train.lrr=1").errors
     assert len(queue.entries()) == 4
