@@ -13,6 +13,8 @@ from rich.console import Console
 
 from lmplay.cli.launch import Asked, Prepared, prepare, start_worker, take_run
 from lmplay.cli.watch import watch
+from lmplay.interop.trackers import check_trackers, spawn_bridges
+from lmplay.runs.logout import logout_notice
 from lmplay.train.request import dump_config
 
 
@@ -46,6 +48,9 @@ def run(
         None, metavar="KEY", help="Go on with a run although this setting differs from its own; repeatable."
     ),
     force: bool = typer.Option(False, "--force", help="Accept arithmetic that this machine is very slow at."),
+    track: list[str] | None = typer.Option(
+        None, "--track", metavar="TRACKER", help="Also tell tensorboard, wandb or trackio; repeatable."
+    ),
     detach: bool = typer.Option(False, "--detach", help="Start the worker and return; `lmplay attach` watches it."),
     json: bool = typer.Option(False, "--json", help="Print nothing but a last line of JSON: run, state, loss."),
 ) -> None:
@@ -72,7 +77,9 @@ def run(
         typer.echo(settings_of(prepared), nl=False)
         return
     raise typer.Exit(
-        start_and_watch(prepared, name=name, new=new, allow_change=allow_change or (), detach=detach, json=json)
+        start_and_watch(
+            prepared, name=name, new=new, allow_change=allow_change or (), detach=detach, json=json, track=track or ()
+        )
     )
 
 
@@ -85,8 +92,10 @@ def start_and_watch(
     detach: bool = False,
     json: bool = False,
     verbose: bool = False,
+    track: list[str] | tuple[str, ...] = (),
 ) -> int:
     """Take or create the run, start its worker and, unless detached, watch it; returns the exit status."""
+    trackers = check_trackers(track)
     taken = take_run(prepared, name=name, new=new, allow_change=allow_change)
     console = Console(quiet=json, highlight=False, markup=False, soft_wrap=True)
     if not taken.is_new and not taken.finished:
@@ -94,8 +103,11 @@ def start_and_watch(
     if verbose:
         console.print(settings_of(prepared).rstrip())
     pid = start_worker(taken.path)
+    spawn_bridges(taken.path, trackers)
     if detach:
         console.print(f"{taken.path.name} is training in process {pid}; watch it with: lmplay attach {taken.path.name}")
+        if notice := logout_notice("lmplay run ..."):
+            console.print(notice)
         return 0
     interactive = sys.stdout.isatty() and sys.stdin.isatty() and not (json or verbose)
     return watch(taken.path, json=json, interactive=interactive)

@@ -170,6 +170,19 @@ def archive(
         typer.echo(f"{path.name} {'is back' if undo else 'is archived'} ({moved})")
 
 
+@app.command("track")
+def track(
+    run: str = typer.Argument(help="Run by name, beginning of the name, path, or `last`."),
+    tracker: str = typer.Argument(help="tensorboard, wandb or trackio."),
+) -> None:
+    """Tell a tracker what it doesn't know of a run yet, until the run ends; `lmplay run --track` does so by itself."""
+    from lmplay.interop.trackers import check_trackers
+    from lmplay.interop.trackers.bridge import main
+
+    path = resolve_run(run)
+    raise typer.Exit(main([str(path), *check_trackers([tracker])]))
+
+
 @app.command("delete")
 def delete(
     runs: list[str] = typer.Argument(help="Runs to delete with all their checkpoints."),

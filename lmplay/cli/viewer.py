@@ -19,6 +19,7 @@ from rich.live import Live
 from lmplay.cli.viewer_panel import RunView, plain_lines, render
 from lmplay.runs import RunFollower, Status, kill_worker, request
 from lmplay.runs.layout import LOG
+from lmplay.runs.logout import logout_notice
 from lmplay.utils.errors import LMPlayError
 
 OnInterrupt = Literal["ask", "stop", "leave"]
@@ -69,6 +70,8 @@ def view_run(
             interrupted = True
         if choice == "leave":
             console.print(f"The run goes on. See it again: lmplay attach {run_path.name}")
+            if on_interrupt == "ask" and (notice := logout_notice("lmplay run ...")):
+                console.print(notice, soft_wrap=True, markup=False)
             return Viewed(status=view.status, interrupted=True, left=True)
         _end(run_path, view, choice, console)
 

@@ -1,0 +1,1 @@
+"""Doors to other tools: what reads and writes their formats."""
