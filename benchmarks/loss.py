@@ -16,7 +16,9 @@ POSITIONS = 2048
 
 def main() -> None:
     for width in (64, 768):
-        print(f"{width} wide, {POSITIONS} positions, {torch.get_num_threads()} threads; first line is what is divided by")
+        print(
+            f"{width} wide, {POSITIONS} positions, {torch.get_num_threads()} threads; first line is what is divided by"
+        )
         show(compare(alternatives(width), rounds=5))
 
 
@@ -34,9 +36,7 @@ def alternatives(width: int) -> dict[str, Callable[[], None]]:
         return run
 
     runs = {"plain": measured(lambda: cross_entropy_sum(F.linear(hidden, weight), targets))}
-    runs["F.linear_cross_entropy"] = measured(
-        lambda: F.linear_cross_entropy(hidden, weight, targets, reduction="sum")
-    )
+    runs["F.linear_cross_entropy"] = measured(lambda: F.linear_cross_entropy(hidden, weight, targets, reduction="sum"))
     for chunk in (64, 128, 256, 512, 1024):
         runs[f"chunks of {chunk}"] = measured(
             lambda chunk=chunk: linear_cross_entropy_sum(hidden, weight, targets, chunk_size=chunk)
