@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: run the named benchmarks, or all of them; each module here with a `main()` is one."""
+"""`python -m benchmarks [NAME ...]`: run the named benchmarks, or all; each module here with a `main()` is one."""
 
 from __future__ import annotations
 
