@@ -29,7 +29,7 @@ LMPlay = Callable[..., subprocess.CompletedProcess[str]]
         (["run", "test_runner", "--plan", "quickstart", "--initial-model", "gone"], 2, "gone"),
         (["run", "test_runner", "--plan", "quickstart", "--name", "../up"], 2, "can't be a run's name"),
         (["generate", "gone", "--prompt", "x"], 2, "gone"),
-        (["runn"], 2, "Did you mean 'run'?"),
+        (["runn"], 2, "Did you mean 'run'"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_no_run(

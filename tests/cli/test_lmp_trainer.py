@@ -81,7 +81,8 @@ def test_training_flags_reach_the_run_and_history_can_be_set_aside(
     assert again.returncode == 0, again.stdout + again.stderr
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert read_status(run).step == 1, "the steps are counted anew"
-    assert rows[0] == {**rows[0], "kind": "validate", "step": 0, "loss": before}, "from the weights it had"
+    assert (rows[0]["kind"], rows[0]["step"]) == ("validate", 0)
+    assert rows[0]["loss"] == pytest.approx(before, rel=1e-6), "from the weights it had, in pieces of another size"
     kept = [path.name for path in runs_folder.iterdir() if path.name.startswith("mine-before-")]
     assert len(kept) == 1, "nothing is lost"
 
@@ -92,7 +93,7 @@ def test_training_flags_reach_the_run_and_history_can_be_set_aside(
     )
     assert started.returncode == 0, started.stdout + started.stderr
     rows = [json.loads(line) for line in (runs_folder / "other/metrics.jsonl").read_text().splitlines()]
-    assert rows[0]["loss"] == before
+    assert rows[0]["loss"] == pytest.approx(before, rel=1e-6)
 
 
 def test_weights_that_do_not_fit_and_histories_that_are_not_there_are_refused(
