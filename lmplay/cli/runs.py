@@ -39,7 +39,7 @@ _FORMATS = {
     "time": format_seconds,
     "memory": format_bytes,
 }
-_OPTIONS = ("--sort", "--columns", "--limit", "--archived", "--json", "--help")
+_OPTIONS = ("sort", "columns", "limit", "archived", "json", "help")
 _HEADS = {"validation_loss": "validation", "tokens_per_second": "tokens/s", "tag": "tags", "run": "run"}
 _STYLES = {"running": "green", "failed": "red", "lost": "red", "broken": "red", "paused": "yellow", "queued": "cyan"}
 
@@ -91,7 +91,8 @@ def list_(
     """List the runs under $LMPLAY_RUNS (or ./runs), newest first."""
     for word in query or ():
         if word.startswith("--"):
-            raise WrongUsageError(f"no such option: {word}{did_you_mean(word, _OPTIONS)}")
+            hint = did_you_mean(word[2:], _OPTIONS).replace("mean ", "mean --")
+            raise WrongUsageError(f"no such option: {word}{hint}")
     runs = summarize_all(archived=archived)
     chosen = select(runs, " ".join(query or ()))
     if sort is not None:
