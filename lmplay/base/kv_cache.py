@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lmplay.modules.masks import causal_mask, document_mask, left_padding_mask
+from lmplay.modules.masks import causal_mask, document_mask, left_padding_mask, step_mask
 from lmplay.modules.positions import document_positions
 
 FIRST_CAPACITY = 64
@@ -83,6 +83,9 @@ class KVCache(list[Any]):
 
     `left_padding`, `(B,)`: how many of the first positions of each row are padding, for prompts of unequal length in
     one batch. Padding is masked, and positions count from the first real token.
+
+    `position`, `(1,)`: set by a compiled decoding step, which is given one token at a time and may not depend on Python
+    numbers: the position of that token, on the device. The layers then return all `capacity` positions.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class KVCache(list[Any]):
         self.batch_size = batch_size
         self.dtype = dtype
         self.left_padding = left_padding
+        self.position: torch.Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -165,6 +169,8 @@ def token_positions(
     They go on where the cache ends, begin after the left padding, and begin anew at each document of a packed row.
     Raises `ValueError` when `max_len` is exceeded.
     """
+    if isinstance(cache, KVCache) and cache.position is not None:
+        return _after_padding(cache.position.unsqueeze(0), cache)
     start, length = cache_length(cache), x.size(1)
     if max_len is not None and start + length > max_len:
         already = f" after {start} in the cache" if start else ""
@@ -172,11 +178,7 @@ def token_positions(
     if documents is not None:
         _refuse_both(cache)
         return document_positions(documents)
-    positions = torch.arange(start, start + length, device=x.device).unsqueeze(0)  # (1, T)
-    padding = _left_padding(cache)
-    if padding is None:
-        return positions
-    return (positions - padding.unsqueeze(1)).clamp(min=0)  # (B, T)
+    return _after_padding(torch.arange(start, start + length, device=x.device).unsqueeze(0), cache)
 
 
 def attention_mask(
@@ -194,13 +196,22 @@ def attention_mask(
     if documents is not None:
         _refuse_both(cache)
         return document_mask(documents, causal=causal)
-    start, length = cache_length(cache), x.size(1)
     padding = _left_padding(cache)
+    if isinstance(cache, KVCache) and cache.position is not None:
+        assert cache.capacity is not None
+        return step_mask(cache.position, cache.capacity, padding)
+    start, length = cache_length(cache), x.size(1)
     if padding is not None:
         return left_padding_mask(padding, length, start + length, causal=causal)
     if not causal or start == 0 or length == 1:
         return None
     return causal_mask(length, start + length, device=x.device)
+
+
+def _after_padding(positions: torch.Tensor, cache: list[Any] | None) -> torch.Tensor:
+    """`(1, T)` -> the same, or `(B, T)` counted from the first real token of each row."""
+    padding = _left_padding(cache)
+    return positions if padding is None else (positions - padding.unsqueeze(1)).clamp(min=0)
 
 
 def _left_padding(cache: list[Any] | None) -> torch.Tensor | None:

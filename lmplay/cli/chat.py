@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lmplay.cli.generate import sampling_option
+from lmplay.cli.generate import COMPILE_HELP, sampling_option
 from lmplay.generate.config import sampling_config
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.paths import cache_root
@@ -51,6 +51,7 @@ def chat_command(
     weights: str = typer.Option(
         "auto", "--weights", help="auto is the fastest kind for the device; or float32, bfloat16, int8."
     ),
+    compiled: bool = typer.Option(False, "--compile", help=COMPILE_HELP),
 ) -> None:
     """Talk to a trained model. /help lists what can be changed on the way; ctrl+c stops an answer, ctrl+d leaves."""
     from lmplay.generate.chat import Chat, megabytes
@@ -72,7 +73,7 @@ def chat_command(
     screen = TerminalScreen(interactive=interactive)
     with Interrupts() as interrupts:
         chat = Chat(
-            Engine(checkpoint, device=device, weights=weights),
+            Engine(checkpoint, device=device, weights=weights, compile=compiled),
             screen,
             settings,
             template=template.replace("\\n", "\n"),
@@ -87,6 +88,8 @@ def chat_command(
                 f"{megabytes(facts['weight_bytes'])} read a token, {facts['max_len']} tokens of context in a cache of "
                 f"{megabytes(facts['cache_bytes'])}"
             )
+            if facts["not_compiled"] is not None:
+                screen.say(f"not compiled: {facts['not_compiled']}")
             if interactive:
                 screen.say(
                     "/help lists the commands; alt+enter begins a new line; ctrl+c stops an answer; ctrl+d leaves"

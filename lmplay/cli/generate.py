@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lmplay.generate.engine import Generation
 
 
+COMPILE_HELP = "Compile the decoding step, on a GPU as a CUDA graph; takes up to a minute, worth it for long texts."
+
+
 def sampling_option(name: str, *flags: str) -> Any:
     """A command-line option with the default and the description of the sampling setting of that name."""
     field = SamplingConfig.model_fields[name]
@@ -57,6 +60,7 @@ def generate_command(
         help="float32 are the checkpoint's own; bfloat16 and int8 are read faster and change the text a little; "
         "auto is the fastest kind for the device.",
     ),
+    compiled: bool = typer.Option(False, "--compile", help=COMPILE_HELP),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object a text, one a line."),
 ) -> None:
     """Continue prompts with a trained model, and print what it writes."""
@@ -89,7 +93,13 @@ def generate_command(
         show(0, texts[0])
     with torch.inference_mode():
         results = generate(
-            model, prompts, config, samples=samples, probabilities=probabilities, on_text=show if streaming else None
+            model,
+            prompts,
+            config,
+            samples=samples,
+            probabilities=probabilities,
+            on_text=show if streaming else None,
+            compiled="inductor" if compiled else None,
         )
     if streaming:
         show(0, "\n")
@@ -123,5 +133,7 @@ def _say_what_is_odd(model: LMBase, results: list[Generation]) -> None:
         typer.echo(
             f"note: longer than the model's {model.max_len} tokens, so the oldest were dropped on the way", err=True
         )
+    if results and results[0].not_compiled is not None:
+        typer.echo(f"note: not compiled: {results[0].not_compiled}", err=True)
     if any(result.stopped_by == "not_finite" for result in results):
         raise LMPlayError("the model's logits are not numbers (NaN); its weights are broken, try an older checkpoint")

@@ -311,7 +311,7 @@ class Chat:
             self.screen.say("one model answers")
             return
         mine = self.speaker.engine
-        engine = Engine(argument, device=mine.device, weights=mine.weights)
+        engine = Engine(argument, **mine.options)
         try:
             engine.start()
             engine.wait_until_ready()

@@ -34,8 +34,9 @@ class EngineRefusedError(LMPlayError):
 class Engine:
     """Start with `start`, then `generate`; after an `EngineDiedError`, `start` again."""
 
-    def __init__(self, checkpoint: str, *, device: str = "auto", weights: str = "auto") -> None:
-        self.checkpoint, self.device, self.weights = checkpoint, device, weights
+    def __init__(self, checkpoint: str, *, device: str = "auto", weights: str = "auto", compile: bool = False) -> None:
+        self.checkpoint = checkpoint
+        self.options: dict[str, Any] = {"device": device, "weights": weights, "compile": compile}
         self.facts: dict[str, Any] = {}
         self._process: subprocess.Popen[str] | None = None
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
@@ -112,7 +113,7 @@ class Engine:
             process.wait()
 
     def _load(self, checkpoint: str) -> None:
-        self._load_id = self._send(op="load", checkpoint=checkpoint, device=self.device, weights=self.weights)
+        self._load_id = self._send(op="load", checkpoint=checkpoint, **self.options)
 
     def _send(self, **request: Any) -> int:
         if request.get("op") != "cancel":

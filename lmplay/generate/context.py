@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lmplay.base.base_model import LMBase
 from lmplay.base.kv_cache import KVCache
+from lmplay.generate.compiled import CompiledStep, agree, why_not
 
 
 def takes_cache(model: LMBase) -> bool:
@@ -35,8 +36,15 @@ class Context:
     `dropped` says how many of each row's first tokens are not among them any more.
     """
 
-    def __init__(self, model: LMBase, batch_size: int = 1, *, capacity: int | None = None) -> None:
+    def __init__(
+        self, model: LMBase, batch_size: int = 1, *, capacity: int | None = None, compiled: str | None = None
+    ) -> None:
+        """`compiled` names a backend of `torch.compile` for the steps of one token; not all models can be compiled."""
         self.model = model
+        self.compiled = compiled
+        self.not_compiled: str | None = None
+        """Why the steps are not compiled although that was asked for."""
+        self._step: CompiledStep | None = None
         self.capacity = min(capacity or model.max_len, model.max_len)
         self.rows: list[list[int]] = [[] for _ in range(batch_size)]
         self.dropped = [0] * batch_size
@@ -55,9 +63,7 @@ class Context:
         assert all(new)
         self.rows = [row + list(tokens) for row, tokens in zip(self.rows, new, strict=True)]
         count = len(new[0])
-        if self._positions + count > self.capacity:
-            self._cache = None
-        if self._cache is None or not self._takes_cache:
+        if self._cache is None or self._positions + count > self.capacity:
             return self._start()
         assert all(len(tokens) == count for tokens in new)
         return self._advance([row[-count:] for row in self.rows])
@@ -66,12 +72,15 @@ class Context:
         """Forget what the only row holds from `length` on. False, and no change, where the model's cache can't."""
         assert len(self.rows) == 1
         if self._cache is not None and length < self._positions:
-            if not (isinstance(self._cache, KVCache) and self._cache.can_truncate):
+            if not self._can_rewind():
                 return False
             self._cache.truncate(length)
             self._positions = length
         self.rows = [self.rows[0][:length]]
         return True
+
+    def _can_rewind(self) -> bool:
+        return isinstance(self._cache, KVCache) and self._cache.can_truncate
 
     @property
     def nbytes(self) -> int:
@@ -92,21 +101,55 @@ class Context:
             everything: Tensor = self.model(self._tensor(self.rows))  # (B, T) -> (B, T, V)
             return everything[:, -1]
         padding = [width - len(row) for row in self.rows]
+        left_padding = torch.tensor(padding, device=self.device) if any(padding) else None
         self._positions = 0
-        if any(padding):
-            self._cache = self.model.make_cache(
-                len(self.rows), self.capacity, left_padding=torch.tensor(padding, device=self.device)
-            )
+        if self._can_rewind() and (left_padding is None or self._cache.left_padding is not None):
+            self._cache.truncate(0)  # the same memory, which a compiled step relies on
+            if self._cache.left_padding is not None:
+                self._cache.left_padding.copy_(torch.tensor(padding))
         else:
-            self._cache = self.model.make_cache(len(self.rows), self.capacity)
+            self._cache = self.model.make_cache(len(self.rows), self.capacity, left_padding=left_padding)
+            self._step = None
         filler = self.model.tokenizer.eot_token
         return self._advance([[filler] * pad + row for pad, row in zip(padding, self.rows, strict=True)])
 
     def _advance(self, columns: Sequence[Sequence[int]]) -> Tensor:
+        tokens = self._tensor(columns)  # (B, T)
+        if self._step is not None and tokens.size(1) == 1:
+            following = self._step(tokens, self._positions)
+            self._positions += 1
+            for layer in self._cache:
+                layer.length = self._positions
+            return following
         logits: Tensor
-        logits, self._cache = self.model(self._tensor(columns), self._cache)  # (B, T) -> (B, 1, V)
-        self._positions += len(columns[0])
+        logits, self._cache = self.model(tokens, self._cache)  # -> (B, 1, V)
+        self._positions += tokens.size(1)
+        if self.compiled is not None and self.not_compiled is None and tokens.size(1) == 1:
+            self._compile(tokens, logits[:, -1])
         return logits[:, -1]
+
+    def _compile(self, tokens: Tensor, expected: Tensor) -> None:
+        """Compile the step that has just been run the plain way, and use it from now on if it gives the same logits."""
+        assert self.compiled is not None
+        self.not_compiled = why_not(self.model, self._cache)
+        if self.not_compiled is not None:
+            return
+        step = CompiledStep(self.model, self._cache, backend=self.compiled)
+        written = [
+            (layer.keys[:, :, self._positions - 1], layer.values[:, :, self._positions - 1]) for layer in self._cache
+        ]
+        plain = [(keys.clone(), values.clone()) for keys, values in written]
+        try:
+            if agree(step(tokens, self._positions - 1), expected):
+                self._step = step
+            else:
+                self.not_compiled = "the compiled step gives other logits, as the model computes positions by itself"
+        except Exception as error:  # noqa: BLE001 - compilers and models fail in all ways, and the plain step is there
+            self.not_compiled = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if self.not_compiled is not None:  # what the trial wrote is not to be trusted
+            for (keys, values), (plain_keys, plain_values) in zip(written, plain, strict=True):
+                keys.copy_(plain_keys)
+                values.copy_(plain_values)
 
     def _tensor(self, rows: Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor(rows, dtype=torch.long, device=self.device)

@@ -47,6 +47,8 @@ class Generation:
     """Of the decoding after the first token; of the whole call for fewer than two tokens."""
     slides: int = 0
     """How often the oldest tokens were dropped because the row had outgrown the model's `max_len`."""
+    not_compiled: str | None = None
+    """Why the decoding steps were not compiled although that was asked for."""
     reused_tokens: int = 0
     """How many tokens before the text were in the cache already; above 0 only in a `Session`."""
     probabilities: list[TokenProbability] = field(default_factory=list)
@@ -64,7 +66,7 @@ class Row:
         self.first: float | None = None  # when the first token was there, and the last
         self.last: float | None = None
 
-    def result(self, started: float, slides: int = 0, reused_tokens: int = 0) -> Generation:
+    def result(self, started: float, context: Context, *, slides_before: int = 0, reused_tokens: int = 0) -> Generation:
         assert self.stopped_by is not None
         ended = time.perf_counter()
         first, last = self.first or ended, self.last or ended
@@ -77,7 +79,8 @@ class Row:
             stopped_by=self.stopped_by,
             time_to_first_token=first - started,
             tokens_per_second=count / max(seconds, 1e-9),
-            slides=slides,
+            slides=context.slides - slides_before,
+            not_compiled=context.not_compiled,
             reused_tokens=reused_tokens,
             probabilities=self.probabilities,
         )
@@ -111,12 +114,14 @@ def generate(
     probabilities: int | None = None,
     on_text: Callable[[int, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    compiled: str | None = None,
 ) -> list[Generation]:
     """Continue each prompt `samples` times; results are in the order of the prompts, samples of one side by side.
 
     Sample j of every prompt draws from a generator of its own with `config.seed + j`, so a row's text depends neither
     on its neighbours nor on their number. `on_text(row, text)` gets each row's text as it becomes certain.
     `probabilities` asks for each token's probability and so many alternatives; `cancelled` is asked before each token.
+    `compiled` names a backend of `torch.compile` (`inductor`) for the steps: worth it for long texts on a GPU.
     """
     config = config or SamplingConfig()
     started = time.perf_counter()
@@ -127,7 +132,7 @@ def generate(
         for _ in range(samples)
     ]
     seeds = [config.seed + sample for _ in prompts for sample in range(samples)]
-    slides = [0] * len(rows)
+    context_of: dict[int, Context] = {}
     with evaluating(model):
         for group in _batches(model, rows):
             sampler = Sampler(config, make_generators([seeds[index] for index in group], device))
@@ -138,11 +143,10 @@ def generate(
                     on_text(group[member], text)
 
             capacity = max(len(row.prompt) for row in members) + config.max_tokens
-            context = Context(model, len(members), capacity=capacity)
+            context = Context(model, len(members), capacity=capacity, compiled=compiled)
             decode_rows(context, members, [row.prompt for row in members], sampler, probabilities, tell, cancelled)
-            for index in group:
-                slides[index] = context.slides
-    return [row.result(started, slid) for row, slid in zip(rows, slides, strict=True)]
+            context_of |= dict.fromkeys(group, context)
+    return [row.result(started, context_of[index]) for index, row in enumerate(rows)]
 
 
 def generate_text(

@@ -44,6 +44,7 @@ class LoadRequest(_Request):
     checkpoint: str = Field(description="As for `lmplay generate`.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:0.")
     weights: str = Field(default="auto", description="auto, float32, bfloat16 or int8.")
+    compile: bool = Field(default=False, description="Compile the decoding step; on a GPU, as a CUDA graph.")
 
 
 class GenerateRequest(_Request):
@@ -78,9 +79,10 @@ class Server:
 
     def load(self, request: LoadRequest) -> None:
         loaded = load(request.checkpoint, device=request.device, weights=request.weights)
-        self._loaded, self._session = loaded, Session(loaded.model)
-        self._session.warm_up()
-        self._send(request.id, "ready", **loaded.facts(), cache_bytes=self._session.cache_bytes)
+        session = Session(loaded.model, compiled="inductor" if request.compile else None)
+        session.warm_up()
+        self._loaded, self._session = loaded, session
+        self._ready(request.id)
 
     def generate(self, request: GenerateRequest) -> None:
         if self._session is None:
@@ -105,6 +107,12 @@ class Server:
             cache_bytes=self._session.cache_bytes,
             held_tokens=self._session.held_tokens,
         )
+
+    def _ready(self, request_id: Id) -> None:
+        if self._loaded is None or self._session is None:
+            raise WrongUsageError('no model is loaded yet; send {"op": "load", "checkpoint": "..."} first')
+        facts = self._loaded.facts() | {"cache_bytes": self._session.cache_bytes}
+        self._send(request_id, "ready", **facts, not_compiled=self._session.not_compiled)
 
     def _read(self) -> None:
         for line in self._requests:
@@ -139,9 +147,7 @@ class Server:
                 case "generate":
                     self.generate(GenerateRequest(**given))
                 case "info":
-                    if self._loaded is None or self._session is None:
-                        raise WrongUsageError("no model is loaded yet")
-                    self._send(given.get("id"), "ready", **self._loaded.facts(), cache_bytes=self._session.cache_bytes)
+                    self._ready(given.get("id"))
                 case other:
                     raise WrongUsageError(f"{other!r} is no op; use load, generate, info, cancel or quit")
         except LMPlayError as error:
@@ -180,6 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", nargs="?", help="a run or a checkpoint's folder; else wait for a load request")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--weights", default="auto")
+    parser.add_argument("--compile", action="store_true")
     options = parser.parse_args(arguments)
 
     assert isinstance(sys.stdin, io.TextIOWrapper)
@@ -191,11 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with torch.inference_mode():
         if options.checkpoint is not None:
             try:
-                server.load(
-                    LoadRequest(
-                        op="load", checkpoint=options.checkpoint, device=options.device, weights=options.weights
-                    )
-                )
+                server.load(LoadRequest(op="load", **vars(options)))
             except LMPlayError as error:
                 answers.write(to_json({"id": None, "event": "error", "message": str(error)}) + "\n")
                 answers.flush()

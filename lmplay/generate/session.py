@@ -18,9 +18,10 @@ from lmplay.generate.text_stream import TextStream
 
 
 class Session:
-    def __init__(self, model: LMBase) -> None:
+    def __init__(self, model: LMBase, *, compiled: str | None = None) -> None:
         self.model = model
-        self._context = Context(model)
+        self._compiled = compiled
+        self._context = Context(model, compiled=compiled)
         self._dropped: list[int] = []  # the tokens before those that the context holds
 
     @property
@@ -33,13 +34,19 @@ class Session:
 
     def reset(self) -> None:
         """Forget everything; after an error in the model, for the cache may hold half a step."""
-        self._context = Context(self.model)
+        self._context = Context(self.model, compiled=self._compiled)
         self._dropped = []
 
     def warm_up(self) -> None:
-        """Run one token, so that the cache takes its memory and the kernels load before someone waits for them."""
+        """Run a token or two, so that the cache takes its memory and programs are loaded, or compiled, now."""
         with evaluating(self.model):
-            self._context.feed([[self.model.tokenizer.eot_token]])
+            for _ in range(1 if self._compiled is None else 2):
+                self._context.feed([[self.model.tokenizer.eot_token]])
+
+    @property
+    def not_compiled(self) -> str | None:
+        """Why the steps are not compiled although that was asked for; known after `warm_up`."""
+        return self._context.not_compiled
 
     def generate(
         self,
@@ -56,7 +63,7 @@ class Session:
         reused, new = self._reuse(whole)
         row = Row(whole, TextStream(self.model.tokenizer, config.stop))
         sampler = Sampler(config, make_generators([config.seed], self._context.device))
-        slides = self._context.slides
+        slides_before = self._context.slides
 
         def tell(_: int, text: str) -> None:
             if on_text is not None and text:
@@ -65,7 +72,7 @@ class Session:
         with evaluating(self.model):
             decode_rows(self._context, [row], [new], sampler, probabilities, tell, cancelled)
         self._dropped = (whole + row.tokens)[: self._context.dropped[0]]
-        return row.result(started, self._context.slides - slides, reused)
+        return row.result(started, self._context, slides_before=slides_before, reused_tokens=reused)
 
     def _reuse(self, whole: list[int]) -> tuple[int, list[int]]:
         """Rewind the context to what it shares with `whole`; -> (tokens reused, tokens to feed, at least one)."""
@@ -79,5 +86,8 @@ class Session:
         kept = shared - len(self._dropped)
         if kept > 0 and self._context.rewind(kept):
             return kept, whole[shared:]
-        self.reset()
+        if self._context.rewind(0):
+            self._dropped, self._context.dropped = [], [0]
+        else:
+            self.reset()
         return 0, whole

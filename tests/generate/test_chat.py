@@ -28,8 +28,8 @@ from lmplay.utils.errors import LMPlayError, WrongUsageError
 class PretendedEngine:
     """Answers a message with its seed, and remembers what it was asked."""
 
-    def __init__(self, checkpoint: str = "run", device: str = "auto", weights: str = "auto") -> None:
-        self.checkpoint, self.device, self.weights = checkpoint, device, weights
+    def __init__(self, checkpoint: str = "run", **options: Any) -> None:
+        self.checkpoint, self.options = checkpoint, options
         self.facts: dict[str, Any] = {}
         self.requests: list[dict[str, Any]] = []
         self.starts: list[str | None] = []
