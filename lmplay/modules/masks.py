@@ -33,7 +33,9 @@ def left_padding_mask(padding: torch.Tensor, queries: int, keys: int, *, causal:
 
 
 def step_mask(position: torch.Tensor, keys: int, padding: torch.Tensor | None = None) -> torch.Tensor:
-    """`(1 or B, 1, 1, S)`: one query at `position` `(1,)` sees the keys up to its own, the row's first `padding` hidden."""
+    """`(1 or B, 1, 1, S)`: one query at `position` `(1,)` sees the keys up to its own, the row's first `padding`
+    hidden.
+    """
     key = torch.arange(keys, device=position.device)
     allowed = (key <= position).view(1, 1, 1, keys)
     return allowed if padding is None else allowed & (key >= padding.view(-1, 1, 1, 1))

@@ -147,9 +147,12 @@ class _FusedAttention(TorchFunctionMode):
 class _KeptByFusedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        # In memory (B, T, H, D/H), so that joining the heads again costs no copy.
-        batch, heads, length, _ = query.shape
-        out = query.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)
+        # (B, H, T, D/H), in memory (B, T, H, D/H), so that joining the heads again costs no copy.
+        *rows, length, _ = query.shape
+        if len(rows) < 2:
+            out = query.new_empty(*rows, length, value.shape[-1])
+        else:
+            out = query.new_empty(*rows[:-1], length, rows[-1], value.shape[-1]).transpose(-3, -2)
         ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1]))
         return out
 

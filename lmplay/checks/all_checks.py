@@ -1,0 +1,125 @@
+"""All checks of one experiment, one by one, as they are done."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmplay.checks.batch_independence import check_batch_independence
+from lmplay.checks.cache import check_cache
+from lmplay.checks.causality import check_causality
+from lmplay.checks.compilation import check_compile
+from lmplay.checks.cost import check_cost
+from lmplay.checks.determinism import check_determinism, check_eval_mode
+from lmplay.checks.gradients import check_gradients
+from lmplay.checks.initial_loss import check_initial_loss
+from lmplay.checks.learning import check_learns
+from lmplay.checks.precision import check_precision
+from lmplay.checks.result import CheckResult, Gradient
+from lmplay.checks.subject import Subject, mode
+from lmplay.utils.errors import LMPlayError, WrongUsageError
+from lmplay.utils.names import did_you_mean
+
+CHECKS: dict[str, Callable[[Subject], CheckResult]] = {
+    "gradients": check_gradients,
+    "causality": check_causality,
+    "cache": check_cache,
+    "initial_loss": check_initial_loss,
+    "batch_independence": check_batch_independence,
+    "learns": check_learns,
+    "determinism": check_determinism,
+    "eval_mode": check_eval_mode,
+    "precision": check_precision,
+    "compile": check_compile,
+    "cost": check_cost,
+}
+"""The names of the checks, in the order in which they run."""
+
+
+@dataclass
+class Report:
+    """The results so far; whole when `run_checks` is done."""
+
+    experiment: str
+    checks: list[CheckResult] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return all(check.ok for check in self.checks)
+
+    @property
+    def gradients(self) -> tuple[Gradient, ...]:
+        return next((check.gradients for check in self.checks if check.name == "gradients"), ())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The shape of `check --json`."""
+        return {
+            "experiment": self.experiment,
+            "ok": self.ok,
+            "checks": [check.to_dict() for check in self.checks],
+            "gradients": [gradient.to_dict() for gradient in self.gradients],
+        }
+
+
+def run_checks(
+    subject: Subject, names: Iterable[str] | None = None, *, compile_backend: str = "aot_eager"
+) -> Iterator[CheckResult]:
+    """Yields each result as soon as it is known. `names` picks some of `CHECKS`; all of them when not given.
+
+    A check that raises has failed. When not even a plain forward pass works, that is said once and the rest is skipped.
+    """
+    chosen = list(CHECKS) if names is None else list(names)
+    for name in chosen:
+        if name not in CHECKS:
+            hint = did_you_mean(name, CHECKS) or f"; there are {', '.join(CHECKS)}"
+            raise WrongUsageError(f"there is no check {name!r}{hint}")
+    broken = forward_fails(subject)
+    for position, name in enumerate(chosen):
+        if broken is not None:
+            yield broken.named(name) if position == 0 else not_asked(name)
+            continue
+        check = partial(check_compile, backend=compile_backend) if name == "compile" else CHECKS[name]
+        try:
+            yield check(subject).named(name)
+        except Exception as error:  # noqa: BLE001 (a check runs other people's code: whatever it raises is an answer)
+            yield raised(error).named(name)
+
+
+def forward_fails(subject: Subject) -> CheckResult | None:
+    """The failure of a plain forward pass on four tokens; settings that cannot be meant are raised."""
+    try:
+        model = subject.model
+        with torch.no_grad(), mode(model, training=False):
+            answer = model(subject.text(1, min(4, model.max_len)).tokens)
+    except LMPlayError:
+        raise
+    except Exception as error:  # noqa: BLE001 (as above)
+        return raised(error)
+    if isinstance(answer, torch.Tensor):
+        return None
+    return CheckResult(
+        name="",
+        ok=False,
+        evidence=f"forward(x) returns {type(answer).__name__}, not a tensor",
+        cause="without a cache, forward() returns the logits alone: (B, T) -> (B, T, V)",
+    )
+
+
+def raised(error: Exception) -> CheckResult:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    place = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "an unknown place"
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 300 else f"{text[:300]}..."
+    return CheckResult(
+        name="", ok=False, evidence=f"{type(error).__name__}: {text} ({place})", cause="the model raised this error"
+    )
+
+
+def not_asked(name: str) -> CheckResult:
+    return CheckResult(name=name, ok=False, skipped=True, evidence="not asked", cause="the forward pass fails")

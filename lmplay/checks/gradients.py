@@ -1,0 +1,141 @@
+"""Does every parameter learn? A real forward and backward pass, and a verdict on each gradient."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterable
+
+import torch
+
+from lmplay.base.base_model import LMBase
+from lmplay.checks.result import CheckResult, Gradient, GradientStatus, failed, passed
+from lmplay.checks.subject import Subject, losses, seeded
+
+TINY = 1e-7
+HUGE = 1e4
+"""Norms below and above these, relative to the median norm of the model, are called tiny and huge."""
+WAKING_STEPS = 2
+NAMED = 6
+
+
+def check_gradients(subject: Subject) -> CheckResult:
+    """Every parameter that is not frozen on purpose gets a finite gradient that is not zero.
+
+    A gradient that is zero only because a layer behind it starts at zero counts once a step of training has woken it.
+    """
+    model = subject.fresh().train()
+    gradients = measure(model, subject)
+    asleep = {gradient.name for gradient in gradients if gradient.status == "zero"}
+    woken: set[str] = set()
+    if asleep:
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+        for _ in range(WAKING_STEPS):
+            optimizer.step()
+            later = measure(model, subject)
+            woken |= {gradient.name for gradient in later if gradient.name in asleep and gradient.status == "ok"}
+        gradients = [later_of(g, later) if g.name in woken else g for g in gradients]
+    return verdict(gradients, woken, meant=frozen_on_purpose(subject.model))
+
+
+def measure(model: LMBase, subject: Subject) -> list[Gradient]:
+    """The gradients of one batch; leaves them in `.grad`."""
+    model.zero_grad(set_to_none=True)
+    with seeded(subject.seed, subject.device):
+        total = torch.stack(list(losses(model, subject.batch).values())).sum()
+    if total.requires_grad:
+        total.backward()  # type: ignore[no-untyped-call]
+    norms = {
+        name: None if parameter.grad is None else float(torch.linalg.vector_norm(parameter.grad.float()))
+        for name, parameter in model.named_parameters()
+    }
+    alive = [norm for norm in norms.values() if norm is not None and 0 < norm < float("inf")]
+    median = statistics.median(alive) if alive else 1.0
+    rows = []
+    for name, parameter in model.named_parameters():
+        norm = norms[name]
+        weight = float(torch.linalg.vector_norm(parameter.detach().float()))
+        rows.append(
+            Gradient(
+                name=name,
+                shape=tuple(parameter.shape),
+                frozen=not parameter.requires_grad,
+                status=status_of(norm, median),
+                grad_norm=norm,
+                ratio=None if norm is None or weight == 0 else norm / weight,
+            )
+        )
+    return rows
+
+
+def status_of(norm: float | None, median: float) -> GradientStatus:
+    if norm is None:
+        return "none"
+    if norm != norm or norm == float("inf"):
+        return "nan"
+    if norm == 0:
+        return "zero"
+    if norm < TINY * median:
+        return "tiny"
+    return "huge" if norm > HUGE * median else "ok"
+
+
+def later_of(gradient: Gradient, later: Iterable[Gradient]) -> Gradient:
+    return next(row for row in later if row.name == gradient.name)
+
+
+def frozen_on_purpose(model: LMBase) -> set[str]:
+    """Names of the parameters that are tagged `freeze = True`, which the trainer leaves alone too."""
+    return {name for name, parameter in model.named_parameters() if getattr(parameter, "freeze", False)}
+
+
+def verdict(gradients: list[Gradient], woken: set[str], meant: set[str]) -> CheckResult:
+    def names(status: GradientStatus) -> list[str]:
+        return [row.name for row in gradients if row.status == status and not row.frozen]
+
+    frozen = [row.name for row in gradients if row.frozen]
+    unmeant = [name for name in frozen if name not in meant]
+    causes = {
+        "nan": "the loss or a step on the way to it is not a number: a division by zero, a logarithm of zero, or "
+        "weights that start too large",
+        "none": "never used on the way to the loss: forward() does not call the layer, or throws its result away",
+        "zero": "used, but nothing reaches it: a detach(), a factor of zero, or a path that is switched off",
+        "huge": "gradients explode on the way to these: a missing norm, or weights that start too large",
+        "tiny": "gradients vanish on the way to these: a saturated function, or too small a factor",
+    }
+    evidence, reasons = [], []
+    status: GradientStatus
+    for status, cause in causes.items():  # type: ignore[assignment]
+        if found := names(status):
+            evidence.append(f"{status}: {listed(found)}")
+            reasons.append(cause)
+    if unmeant:
+        evidence.append(f"frozen: {listed(unmeant)}")
+        reasons.append(
+            "requires_grad is off, so training leaves these as they are; if that is meant, tag them: "
+            "`parameter.freeze = True`"
+        )
+    if evidence:
+        return failed("; ".join(evidence), "; ".join(reasons), gradients=tuple(gradients))
+    norms = [row.grad_norm for row in gradients if row.grad_norm]
+    said = f"{len(gradients) - len(frozen)} parameters, norms {min(norms):.1e} to {max(norms):.1e}"
+    if woken:
+        said += f"; zero at first and woken by a step: {listed(sorted(woken))}"
+    if frozen:
+        said += f"; frozen on purpose: {listed(frozen)}"
+    return passed(said, gradients=tuple(gradients))
+
+
+def listed(names: list[str]) -> str:
+    rest = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def norms_by_block(gradients: Iterable[Gradient]) -> dict[str, float]:
+    """The gradient norm of each part, repeated parts one by one, in order: "tok_embed", "blocks.0", "blocks.1", ..."""
+    squares: dict[str, float] = {}
+    for row in gradients:
+        part = re.match(r"(?:.*?\.\d+(?=\.)|[^.]*)", row.name)
+        assert part is not None
+        squares[part[0]] = squares.get(part[0], 0.0) + (row.grad_norm or 0.0) ** 2
+    return {name: square**0.5 for name, square in squares.items()}

@@ -1,0 +1,68 @@
+"""What a check answers. Plain data: printed by the command, sent as JSON to the workbench."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+GradientStatus = Literal["ok", "none", "zero", "nan", "tiny", "huge"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradient:
+    """The gradient of one parameter after a real backward pass."""
+
+    name: str
+    shape: tuple[int, ...]
+    frozen: bool
+    status: GradientStatus
+    grad_norm: float | None
+    ratio: float | None
+    """Norm of the gradient over the norm of the weights; None for weights that are all zero."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "status": self.status,
+            "grad_norm": self.grad_norm,
+            "frozen": self.frozen,
+            "ratio": self.ratio,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """One verdict. `evidence` is what was measured; `cause` is the likely reason of a failure, or of a skip."""
+
+    name: str
+    ok: bool
+    evidence: str
+    cause: str = ""
+    skipped: bool = False
+    gradients: tuple[Gradient, ...] = ()
+    """Of the check `gradients` only."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "skipped": self.skipped,
+            "evidence": self.evidence,
+            "cause": self.cause,
+        }
+
+    def named(self, name: str) -> CheckResult:
+        return replace(self, name=name)
+
+
+def passed(evidence: str, **more: Any) -> CheckResult:
+    return CheckResult(name="", ok=True, evidence=evidence, **more)
+
+
+def failed(evidence: str, cause: str, **more: Any) -> CheckResult:
+    return CheckResult(name="", ok=False, evidence=evidence, cause=cause, **more)
+
+
+def skipped(evidence: str, cause: str = "") -> CheckResult:
+    return CheckResult(name="", ok=True, skipped=True, evidence=evidence, cause=cause)

@@ -1,0 +1,210 @@
+"""Every registered experiment passes, and every broken model fails for the right reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from lmplay.base.base_model import BasicModelRunner, LMBase
+from lmplay.base.runner_list import MODEL_RUNNERS, get_runner
+from lmplay.checks import CHECKS, CheckResult, Report, Subject, run_checks
+from lmplay.checks import cost as cost_module
+from lmplay.checks import learning as learning_module
+from lmplay.checks.gradients import norms_by_block
+from lmplay.checks.subject import tiny_settings
+from lmplay.utils.errors import WrongUsageError
+from tests.checks import broken
+
+SMALL = {"num_blocks": 2, "embed_dim": 32, "num_heads": 2, "max_len": 32}
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning_module, "STEPS", 40)
+
+
+def subject_of(model_class: type[LMBase], **settings: Any) -> Subject:
+    runner = BasicModelRunner(model_class, overrides={} if model_class is broken.PlainList else SMALL)
+    runner.name = model_class.__name__
+    return Subject(runner, settings=settings)
+
+
+def ask(model_class: type[LMBase], check: str, **settings: Any) -> CheckResult:
+    (result,) = run_checks(subject_of(model_class, **settings), [check])
+    return result
+
+
+@cache
+def report_of(model_class: type[LMBase], settings: tuple[tuple[str, Any], ...]) -> dict[str, CheckResult]:
+    """Several names are one and the same model once they are tiny; each such model is asked once."""
+    runner = BasicModelRunner(model_class, overrides=dict(settings))
+    return {result.name: result for result in run_checks(Subject(runner))}
+
+
+@pytest.mark.parametrize("name", list(MODEL_RUNNERS))
+def test_every_registered_experiment_passes_every_check(name: str) -> None:
+    runner = get_runner(name)
+    settings = {**runner.overrides, **tiny_settings(runner)}
+    results = report_of(runner.model_class, tuple(sorted(settings.items())))
+    assert list(results) == list(CHECKS)
+    assert [result for result in results.values() if not result.ok] == []
+    skipped = {result.name for result in results.values() if result.skipped}
+    assert skipped == ({"causality", "cache"} if not runner.model_class.causal else set())
+
+
+BROKEN = [
+    (broken.FutureLeak, "causality", "position 0 sees token 1:", "every position sees the whole text"),
+    (broken.GatedLeak, "causality", "position 0 sees token 1:", "every position sees the whole text"),
+    (broken.LeakInTraining, "causality", "in training mode", "only the path that training takes looks ahead"),
+    (broken.TransposedMask, "causality", "position 0 sees token 1:", "the mask is transposed"),
+    (broken.MaskOffByOne, "causality", "position 0 sees token 1:", "off by one: a position sees the next token"),
+    (broken.WrongPositions, "cache", "1 row token by token: position 1 differs", "true length of the cache"),
+    (broken.PositionsByRows, "cache", "3 rows token by token", "a single row is right and several are not"),
+    (broken.CacheNotRead, "cache", "position 1 differs", "the cache is not read"),
+    (broken.ForgetsTheBatch, "cache", "in rows 1, 2", "a single row is right and several are not"),
+    (broken.ChunkSeesItself, "cache", "in chunks", "a chunk after a cache that is not empty"),
+    (broken.IgnoresPadding, "cache", "left padding of 15", "declares supports_left_padding"),
+    (broken.NoCache, "cache", "takes no cache", "add `cache=None`"),
+    (broken.AllLogitsWithCache, "cache", "logits have the shape (1, 8,", "only the logits of the last token"),
+    (broken.LogitsAloneWithCache, "cache", "returns no pair", "end forward() with"),
+    (broken.ForgottenGrad, "gradients", "frozen: pos_embed", "requires_grad is off"),
+    (broken.UnusedHead, "gradients", "none: extra.weight, extra.bias", "never used on the way to the loss"),
+    (broken.SwitchedOff, "gradients", "zero: extra.weight, extra.bias", "a factor of zero"),
+    (broken.Exploding, "gradients", "huge: ", "gradients explode"),
+    (broken.NotANumber, "gradients", "nan: ", "not a number"),
+    (broken.NotANumber, "initial_loss", "nan, ln(50257)", "not a number"),
+    (broken.NotANumber, "learns", "not a number after 0 steps", ""),
+    (broken.SureAtFirst, "initial_loss", "ln(50257) = 10.82", "starts too large"),
+    (broken.KnowsTooMuch, "initial_loss", "ln(50257) = 10.82", "knows too much for an untrained model"),
+    (broken.TwoTruths, "initial_loss", "differs from forward(x)", "both must compute the same"),
+    (broken.SharesRows, "batch_independence", "from the same row alone", "a mean or a norm over the batch"),
+    (broken.BatchNormed, "batch_independence", "in training mode", "BatchNorm"),
+    (broken.Deaf, "learns", "10.82 to 10.82 in 40 steps", "not connected to the weights"),
+    (broken.OtherRandomness, "determinism", "differ in noise", "somewhere else than torch's generator"),
+    (broken.Counts, "determinism", "the same step twice differs in the loss", "state that a pass leaves behind"),
+    (broken.Counts, "eval_mode", "two passes in eval mode differ", "state that a pass leaves behind"),
+    (broken.Unsaved, "determinism", "after saving and loading", "neither a parameter nor a buffer"),
+    (broken.DropoutAlwaysOn, "eval_mode", "two passes in eval mode differ", "dropout that is always on"),
+    (broken.StaysInTraining, "eval_mode", "still in training mode after eval(): dropout", "train() is overridden"),
+    (broken.NeedsFloat32, "precision", "of their spread", "needs float32"),
+    (broken.CompiledDiffers, "compile", "compiled, the loss is", "behind the compiler's back"),
+    (broken.ReturnsPair, "causality", "returns tuple", "the logits alone"),
+]
+
+
+@pytest.mark.parametrize(
+    ("model_class", "check", "evidence", "cause"), BROKEN, ids=[f"{row[0].__name__}-{row[1]}" for row in BROKEN]
+)
+def test_a_broken_model_fails_for_the_right_reason(
+    model_class: type[LMBase], check: str, evidence: str, cause: str
+) -> None:
+    result = ask(model_class, check)
+    assert not result.ok
+    assert not result.skipped
+    assert evidence in result.evidence
+    assert cause in result.cause
+
+
+@pytest.mark.parametrize("check", [name for name in CHECKS if name != "compile"])
+def test_a_model_with_a_cache_of_its_own_in_a_plain_list_passes(check: str) -> None:
+    result = ask(broken.PlainList, check)
+    assert result.ok, result
+
+
+def test_a_layer_that_starts_at_zero_counts_once_a_step_has_woken_it() -> None:
+    result = ask(broken.ZeroAtFirst, "gradients")
+    assert result.ok
+    assert "woken by a step: extra.bias, extra.weight" in result.evidence
+
+
+def test_parameters_tagged_as_frozen_are_named_and_not_held_against_the_model() -> None:
+    result = ask(broken.FrozenOnPurpose, "gradients")
+    assert result.ok
+    assert "frozen on purpose: pos_embed" in result.evidence
+    row = next(row for row in result.gradients if row.name == "pos_embed")
+    assert (row.frozen, row.status, row.grad_norm, row.shape) == (True, "none", None, (1, 32, 32))
+
+
+def test_gradient_norms_equal_those_of_a_plain_backward_pass() -> None:
+    subject = subject_of(
+        MODEL_RUNNERS["test_runner"]().model_class, attn_dropout=0.0, ff_dropout=0.0, embed_dropout=0.0
+    )
+    (result,) = run_checks(subject, ["gradients"])
+    model = subject.build()
+    batch = subject.batch
+    torch.nn.functional.cross_entropy(model(batch.tokens).flatten(0, 1), batch.targets.flatten()).backward()
+    for row in result.gradients:
+        parameter = model.get_parameter(row.name)
+        assert parameter.grad is not None
+        weight = float(parameter.detach().norm())
+        assert row.grad_norm == pytest.approx(float(parameter.grad.norm()), rel=1e-5)
+        assert row.ratio == (pytest.approx(row.grad_norm / weight, rel=1e-5) if weight else None)
+    blocks = norms_by_block(result.gradients)
+    assert list(blocks) == ["pos_embed", "tok_embed", "blocks.0", "blocks.1", "ln", "fc"]
+    squares = sum(float(p.grad.norm()) ** 2 for p in model.blocks[1].parameters() if p.grad is not None)
+    assert blocks["blocks.1"] == pytest.approx(squares**0.5, rel=1e-5)
+
+
+def test_graph_breaks_are_named_and_not_held_against_the_model() -> None:
+    result = ask(broken.BreaksTheGraph, "compile")
+    assert result.ok
+    assert "break" in result.evidence
+    assert "graph_break()" in result.evidence
+
+
+def test_a_model_that_does_not_fit_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost_module, "free_memory", lambda _: 50_000_000)
+    result = ask(MODEL_RUNNERS["test_runner"]().model_class, "cost")
+    assert not result.ok
+    assert "not one row fits into the 48 MiB free on cpu" in result.evidence
+
+
+def test_a_forward_pass_that_raises_is_said_once_with_its_place() -> None:
+    results = list(run_checks(subject_of(broken.Raises)))
+    assert [result.name for result in results] == list(CHECKS)
+    assert "RuntimeError: mat1 and mat2 shapes cannot be multiplied (broken.py, line" in results[0].evidence
+    assert all(result.skipped and not result.ok for result in results[1:])
+
+
+def test_the_report_has_the_shape_that_is_promised() -> None:
+    report = Report("FutureLeak")
+    report.checks.extend(run_checks(subject_of(broken.FutureLeak), ["gradients", "causality"]))
+    answer = report.to_dict()
+    assert (answer["experiment"], answer["ok"]) == ("FutureLeak", False)
+    assert [set(check) for check in answer["checks"]] == [{"name", "ok", "skipped", "evidence", "cause"}] * 2
+    assert answer["gradients"][0] == {
+        "name": "pos_embed",
+        "shape": [1, 32, 32],
+        "status": "ok",
+        "grad_norm": report.gradients[0].grad_norm,
+        "frozen": False,
+        "ratio": report.gradients[0].ratio,
+    }
+
+
+def test_checks_leave_the_global_random_state_and_the_model_alone() -> None:
+    subject = subject_of(MODEL_RUNNERS["test_runner"]().model_class)
+    before = {name: tensor.clone() for name, tensor in subject.model.state_dict().items()}
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    names = [name for name in CHECKS if name not in ("compile", "learns")]
+    assert all(result.ok for result in run_checks(subject, names))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in subject.model.state_dict().items())
+
+
+def test_an_unknown_check_and_an_unknown_setting_are_wrong_usage() -> None:
+    subject = subject_of(MODEL_RUNNERS["test_runner"]().model_class)
+    with pytest.raises(WrongUsageError, match="did you mean causality"):
+        next(run_checks(subject, ["casuality"]))
+    with pytest.raises(WrongUsageError, match="did you mean num_blocks"):
+        next(run_checks(subject_of(subject.runner.model_class, num_block=1)))
+
+
+def test_results_come_one_by_one() -> None:
+    results: Iterator[CheckResult] = run_checks(subject_of(MODEL_RUNNERS["test_runner"]().model_class))
+    assert next(results).name == "gradients"
