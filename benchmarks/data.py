@@ -24,8 +24,8 @@ from pathlib import Path
 import lmplay
 from lmplay.data import open_stage
 from lmplay.data.facts import dataset_facts
-from lmplay.data.prepare import prepare
-from lmplay.data.tokens import usable_cores
+from lmplay.data.shards.prepare import prepare
+from lmplay.data.text.tokens import usable_cores
 from lmplay.plans import DatasetSpec, Plan, load_plan
 from lmplay.utils import get_tokenizer
 

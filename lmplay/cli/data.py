@@ -46,8 +46,8 @@ def list_(
     """List the datasets that are prepared: the stores of the token cache, the last used first."""
     if context.invoked_subcommand is not None:
         return
-    from lmplay.data.store import stores_folder
-    from lmplay.data.upkeep import stores
+    from lmplay.data.shards.store import stores_folder
+    from lmplay.data.shards.upkeep import stores
 
     found = stores()
     if json:
@@ -99,9 +99,9 @@ def prepare(
 
     Stopped at any moment, it goes on where it was. Two processes at once share the work of one.
     """
-    from lmplay.data.diet import open_parts
-    from lmplay.data.documents import Reader
+    from lmplay.data.rows.diet import open_parts
     from lmplay.data.sources import open_source
+    from lmplay.data.text.documents import Reader
 
     found = load_plan(plan)
     rows: list[dict[str, Any]] = []
@@ -158,8 +158,8 @@ def show(
 
     A dataset that is not prepared yet is prepared first.
     """
-    from lmplay.data.diet import check_rows
     from lmplay.data.facts import dataset_facts, row_spans
+    from lmplay.data.rows.diet import check_rows
 
     check_rows(packing, sequence_length)
     found = _plan_with(dataset, plan)
@@ -198,9 +198,9 @@ def verify(
     With a plan, its datasets are made again where they are damaged. Without one, everything in the cache is looked at,
     what is damaged is made again when it is next used, and the exit status is 1.
     """
-    from lmplay.data.diet import open_parts
     from lmplay.data.estimate import located
-    from lmplay.data.upkeep import stores, verify
+    from lmplay.data.rows.diet import open_parts
+    from lmplay.data.shards.upkeep import stores, verify
 
     found = load_plan(plan) if plan is not None else None
     chosen = stores()
@@ -256,7 +256,7 @@ def prune(
 
     Prepared datasets stay, unless --unused or --all says so; they can always be made again from their sources.
     """
-    from lmplay.data.upkeep import leftovers, remove
+    from lmplay.data.shards.upkeep import leftovers, remove
 
     rows = []
     for leftover in leftovers(unused_days=0 if everything else unused):

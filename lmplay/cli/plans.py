@@ -68,8 +68,8 @@ def show(
     Prepared datasets are counted. For others the figures are estimates, marked with ~, from the size of their files or
     from what the plan says to expect.
     """
-    from lmplay.data.diet import check_rows
     from lmplay.data.estimate import estimate_dataset, estimate_stage
+    from lmplay.data.rows.diet import check_rows
 
     found = load_plan(plan)
     check_rows(packing, 1)

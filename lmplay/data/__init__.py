@@ -4,9 +4,9 @@ Called by `lmplay.train`, `lmplay.checks` and the `lmplay data` commands.
 """
 
 from lmplay.data.batch import IGNORED, Batch, Progress
-from lmplay.data.prefetch import prefetch
-from lmplay.data.stage import StageData, open_stage
-from lmplay.data.validation import ValidationData, open_validation
+from lmplay.data.rows.prefetch import prefetch
+from lmplay.data.rows.stage import StageData, open_stage
+from lmplay.data.rows.validation import ValidationData, open_validation
 
 __all__ = [
     "IGNORED",

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lmplay.data.documents import Reader
-from lmplay.data.prepare import Place, locate
+from lmplay.data.rows.stage import open_stage
+from lmplay.data.shards.prepare import Place, locate
+from lmplay.data.shards.store import Manifest, read_manifest
 from lmplay.data.sources import open_source
-from lmplay.data.stage import open_stage
-from lmplay.data.store import Manifest, read_manifest
+from lmplay.data.text.documents import Reader
 from lmplay.plans import DatasetSpec, PackingMode, Plan
 
 _BYTES_PER_TOKEN = 4.3

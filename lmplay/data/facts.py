@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmplay.data.batch import IGNORED, Progress
-from lmplay.data.diet import Diet, DietSummary, empty_batch, open_parts
-from lmplay.data.packing import pack
-from lmplay.data.part import Part
+from lmplay.data.rows.diet import Diet, DietSummary, empty_batch, open_parts
+from lmplay.data.rows.packing import pack
+from lmplay.data.rows.part import Part
 from lmplay.plans import PackingMode, Plan
 from lmplay.utils.errors import WrongUsageError
 from lmplay.utils.tokenizer import get_tokenizer

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from lmplay.data import IGNORED, open_stage, open_validation
-from lmplay.data.documents import Reader, Row
-from lmplay.data.prepare import prepare
+from lmplay.data.shards.prepare import prepare
+from lmplay.data.text.documents import Reader, Row
 from lmplay.plans import DatasetSpec, parse_plan
 from lmplay.utils import get_tokenizer
 from lmplay.utils.errors import LMPlayError

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from lmplay.data import open_stage, open_validation
-from lmplay.data.prepare import locate, prepare
+from lmplay.data.shards.prepare import locate, prepare
 from lmplay.data.sources import hub, open_source
 from lmplay.plans import DatasetSpec, Plan, load_plan, parse_plan
 from lmplay.utils.errors import LMPlayError

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmplay.data.order import Mixture, Permutation, derive_key
+from lmplay.data.rows.order import Mixture, Permutation, derive_key
 
 keys = st.integers(0, 2**64 - 1)
 

@@ -12,15 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmplay.data import IGNORED, rowplan
+from lmplay.data import IGNORED
 from lmplay.data.batch import Batch
-from lmplay.data.build import _Shard, _with_shard, _write
-from lmplay.data.diet import empty_batch
-from lmplay.data.first_fit import first_fit_decreasing
-from lmplay.data.packing import pack
-from lmplay.data.part import Part, split, whole
-from lmplay.data.store import Manifest, TokenStore
-from lmplay.data.tokens import EncodedDocuments
+from lmplay.data.rows import rowplan
+from lmplay.data.rows.diet import empty_batch
+from lmplay.data.rows.first_fit import first_fit_decreasing
+from lmplay.data.rows.packing import pack
+from lmplay.data.rows.part import Part, split, whole
+from lmplay.data.shards.build import _Shard, _with_shard, _write
+from lmplay.data.shards.store import Manifest, TokenStore
+from lmplay.data.text.tokens import EncodedDocuments
 from lmplay.plans import PackingMode, Validation
 
 END = 3_000_000

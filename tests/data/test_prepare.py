@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lmplay.data import build, prepare
-from lmplay.data.build import Builder
-from lmplay.data.health import damaged_shards
-from lmplay.data.prepare import locate
-from lmplay.data.store import TokenStore, partial_path, stores_folder
+from lmplay.data.shards import build, prepare
+from lmplay.data.shards.build import Builder
+from lmplay.data.shards.health import damaged_shards
+from lmplay.data.shards.prepare import locate
+from lmplay.data.shards.store import TokenStore, partial_path, stores_folder
 from lmplay.plans import DatasetSpec
 from lmplay.utils import get_tokenizer
 from lmplay.utils.errors import LMPlayError
@@ -106,7 +106,7 @@ def test_large_vocabularies_take_four_bytes(tmp_path: Path, monkeypatch: pytest.
         mergeable_ranks={bytes([byte]): byte for byte in range(256)},
         special_tokens={"<|endoftext|>": 100_257},
     )
-    for module in ("lmplay.data.build", "lmplay.data.tokens"):
+    for module in ("lmplay.data.shards.build", "lmplay.data.text.tokens"):
         monkeypatch.setattr(f"{module}.get_tokenizer", lambda _: large)
     write_jsonl(tmp_path / "a.jsonl", ["ab", "c"])
     store = make(tmp_path, spec_of(tokenizer="large"))
@@ -154,7 +154,7 @@ def test_whatever_matters_changes_the_key(tmp_path: Path) -> None:
 KILLED = """
 import json, os, random, signal, sys, time
 from pathlib import Path
-from lmplay.data import build, prepare
+from lmplay.data.shards import build, prepare
 from lmplay.data.sources import source
 from lmplay.plans import DatasetSpec
 from lmplay.utils import get_tokenizer
@@ -219,8 +219,8 @@ def test_two_processes_prepare_one_store(tmp_path: Path) -> None:
     code = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from lmplay.data import build
-        from lmplay.data.prepare import prepare
+        from lmplay.data.shards import build
+        from lmplay.data.shards.prepare import prepare
         from lmplay.plans import DatasetSpec
         made = build.Builder.build
         build.Builder.build = lambda *a: (print("built", flush=True), made(*a))[1]
@@ -335,7 +335,7 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 import psutil
-from lmplay.data.prepare import prepare
+from lmplay.data.shards.prepare import prepare
 from lmplay.plans import DatasetSpec
 from lmplay.utils import get_tokenizer
 

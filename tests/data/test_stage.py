@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmplay.data import IGNORED, open_stage, open_validation
-from lmplay.data.diet import open_parts as _parts
+from lmplay.data.rows.diet import open_parts as _parts
 from lmplay.plans import Plan, load_plan, parse_plan
 from lmplay.utils.errors import LMPlayError
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from lmplay.data.batch import Progress
-from lmplay.data.documents import Row
 from lmplay.data.sources.source import Batches, batched
+from lmplay.data.text.documents import Row
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 
 # Folders of the library that are not its own source: tests, packages of other people, and bundled copies of them.

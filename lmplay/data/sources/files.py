@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lmplay.data.batch import Progress
-from lmplay.data.documents import Row
 from lmplay.data.sources.compression import COMPRESSIONS, TYPICAL_RATIO, packed, plain_suffix
 from lmplay.data.sources.formats import READERS, Cursor, FileReader
 from lmplay.data.sources.source import Batches, batched
 from lmplay.data.sources.sums import file_sums
+from lmplay.data.text.documents import Row
 from lmplay.plans import SourceKind
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay.utils.names import did_you_mean

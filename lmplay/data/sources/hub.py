@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lmplay.data.batch import Progress
-from lmplay.data.documents import Row, no_column
 from lmplay.data.sources.source import Batches, batched
 from lmplay.data.sources.sums import file_sums
+from lmplay.data.text.documents import Row, no_column
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.files import write_atomically
 from lmplay.utils.paths import cache_root

@@ -9,8 +9,8 @@ import re
 from typing import Any
 
 from lmplay.data.batch import Progress
-from lmplay.data.documents import Row
 from lmplay.data.sources.source import MAX_ROW_BYTES, Batches, RowBatch, Source
+from lmplay.data.text.documents import Row
 
 
 class JoinedSource:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from lmplay.data.batch import Progress
-from lmplay.data.documents import Row
 from lmplay.data.sources.source import Batches, batched
+from lmplay.data.text.documents import Row
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay.utils.names import did_you_mean
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lmplay.data.batch import Progress
-from lmplay.data.documents import Row
+from lmplay.data.text.documents import Row
 from lmplay.utils.errors import LMPlayError
 
 MAX_ROW_BYTES = 32 << 20

@@ -7,10 +7,10 @@ import io
 import itertools
 from collections.abc import Iterator
 
-from lmplay.data.documents import Row
 from lmplay.data.sources.compression import Opened, plain_suffix
 from lmplay.data.sources.formats.reader import BUFFER_BYTES, FileReader
 from lmplay.data.sources.source import MAX_ROW_BYTES
+from lmplay.data.text.documents import Row
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 
 

@@ -8,10 +8,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from lmplay.data.documents import Row
 from lmplay.data.sources.compression import Opened
 from lmplay.data.sources.formats.reader import BUFFER_BYTES, FileReader
 from lmplay.data.sources.source import MAX_ROW_BYTES, too_large
+from lmplay.data.text.documents import Row
 from lmplay.utils.errors import LMPlayError
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lmplay.data.documents import Row, no_column
 from lmplay.data.sources.formats.reader import BUFFER_BYTES, FileReader
+from lmplay.data.text.documents import Row, no_column
 from lmplay.utils.errors import LMPlayError
 
 

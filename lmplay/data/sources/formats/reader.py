@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lmplay.data.documents import Row
 from lmplay.data.sources.source import MAX_ROW_BYTES, too_large
+from lmplay.data.text.documents import Row
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 
 BUFFER_BYTES = 1 << 20

@@ -6,10 +6,10 @@ import io
 import itertools
 from collections.abc import Iterator
 
-from lmplay.data.documents import Row
 from lmplay.data.sources.compression import TYPICAL_RATIO, Opened
 from lmplay.data.sources.formats.reader import BUFFER_BYTES, FileReader
 from lmplay.data.sources.source import MAX_ROW_BYTES, too_large
+from lmplay.data.text.documents import Row
 from lmplay.utils.errors import WrongUsageError
 
 

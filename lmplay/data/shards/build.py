@@ -2,7 +2,7 @@
 
 The work goes on in `<store>.partial`: shards, and a journal that names the complete ones and the source's cursor after
 them. A process that dies loses at most one shard; the next goes on from the journal and ends with the same bytes, since
-a shard ends only where a batch of the source does. Called by `lmplay.data.prepare`, which holds the store's lock.
+a shard ends only where a batch of the source does. Called by `prepare.py`, which holds the store's lock.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from lmplay.data.batch import Progress
-from lmplay.data.documents import Reader
+from lmplay.data.shards.store import MANIFEST, FileKind, FileRecord, Manifest, ShardRecord, partial_path
 from lmplay.data.sources import Source
-from lmplay.data.store import MANIFEST, FileKind, FileRecord, Manifest, ShardRecord, partial_path
-from lmplay.data.tokens import EncodedDocuments, Encoder, token_type
+from lmplay.data.text.documents import Reader
+from lmplay.data.text.tokens import EncodedDocuments, Encoder, token_type
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.files import sync_folder, to_json, write_atomically
 from lmplay.utils.tokenizer import get_tokenizer

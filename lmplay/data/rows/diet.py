@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from lmplay.data.batch import Batch, Progress
-from lmplay.data.order import Permutation, derive_key
-from lmplay.data.packing import Packing
-from lmplay.data.part import Part, split, whole
-from lmplay.data.prepare import prepare
+from lmplay.data.rows.order import Permutation, derive_key
+from lmplay.data.rows.packing import Packing
+from lmplay.data.rows.part import Part, split, whole
+from lmplay.data.shards.prepare import prepare
 from lmplay.plans import DatasetSpec, Plan
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay.utils.files import to_json

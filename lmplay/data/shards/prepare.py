@@ -17,12 +17,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lmplay.data.batch import Progress
-from lmplay.data.build import SHARD_TOKENS, Builder
-from lmplay.data.disk import disk_errors
-from lmplay.data.documents import Reader
-from lmplay.data.health import damaged_shards, remember_health
+from lmplay.data.shards.build import SHARD_TOKENS, Builder
+from lmplay.data.shards.disk import disk_errors
+from lmplay.data.shards.health import damaged_shards, remember_health
+from lmplay.data.shards.store import FORMAT, TokenStore, lock_path, read_manifest, stores_folder
 from lmplay.data.sources import Source, open_source
-from lmplay.data.store import FORMAT, TokenStore, lock_path, read_manifest, stores_folder
+from lmplay.data.text.documents import Reader
 from lmplay.plans import DatasetSpec
 from lmplay.utils.files import to_json
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict
 
 from lmplay.data.batch import Batch, Progress
-from lmplay.data.diet import (
+from lmplay.data.rows.diet import (
     Diet,
     DietSummary,
     check_not_empty,
@@ -20,8 +20,8 @@ from lmplay.data.diet import (
     empty_batch,
     open_parts,
 )
-from lmplay.data.order import Mixture, derive_key
-from lmplay.data.packing import pack
+from lmplay.data.rows.order import Mixture, derive_key
+from lmplay.data.rows.packing import pack
 from lmplay.plans import PackingMode, Plan, Stage
 
 

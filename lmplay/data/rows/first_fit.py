@@ -1,7 +1,7 @@
 """First-fit decreasing bin packing of document pieces into rows (Johnson 1973), vectorised over pieces of equal length.
 
-Called by `lmplay.data.rowplan`. Lengths are whole numbers up to the row's length, so there are few different ones: all
-pieces of one length are dealt to the open rows at once, in the rows' order, as dealing them one by one would.
+Called by `rowplan.py`. Lengths are whole numbers up to the row's length, so there are few different ones: all pieces
+of one length are dealt to the open rows at once, in the rows' order, as dealing them one by one would.
 """
 
 from __future__ import annotations

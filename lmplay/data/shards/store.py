@@ -1,4 +1,4 @@
-"""Token shards on disk and how they are read. Written by `lmplay.data.prepare`, read by `lmplay.data.part`.
+"""Token shards on disk and how they are read. Written by `lmplay.data.shards.prepare`, read by `lmplay.data.rows.part`.
 
 A store is a folder named by its key, complete as soon as it has its name:
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lmplay.data.batch import Progress
-from lmplay.data.health import damaged_shards, health_path
-from lmplay.data.prepare import CODE_VERSION
-from lmplay.data.rowplan import packings_folder
-from lmplay.data.store import Manifest, lock_path, partial_path, read_manifest, stores_folder
+from lmplay.data.rows.rowplan import packings_folder
+from lmplay.data.shards.health import damaged_shards, health_path
+from lmplay.data.shards.prepare import CODE_VERSION
+from lmplay.data.shards.store import Manifest, lock_path, partial_path, read_manifest, stores_folder
 
 _BESIDES = (".lock", ".checked", ".partial")
 

@@ -1,4 +1,4 @@
-"""Documents become token ids, on all cores. Called by `lmplay.data.prepare`."""
+"""Documents become token ids, on all cores. Called by `lmplay.data.shards.prepare`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tiktoken
 
-from lmplay.data.documents import Document
+from lmplay.data.text.documents import Document
 from lmplay.utils.tokenizer import get_tokenizer
 
 _TASK_CHARACTERS = 1 << 16

@@ -7,9 +7,9 @@ from functools import cached_property
 import numpy as np
 
 from lmplay.data.batch import IGNORED, Batch, Progress
-from lmplay.data.diet import Diet, check_range, check_rows, content_key, empty_batch, open_held_out
-from lmplay.data.packing import pack
-from lmplay.data.tokens import token_sizes
+from lmplay.data.rows.diet import Diet, check_range, check_rows, content_key, empty_batch, open_held_out
+from lmplay.data.rows.packing import pack
+from lmplay.data.text.tokens import token_sizes
 from lmplay.plans import PackingMode, Plan
 
 _ROWS_AT_ONCE = 64

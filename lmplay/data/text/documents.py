@@ -1,4 +1,4 @@
-"""Rows of a source become documents: parts of text, each learned or only read. Called by `lmplay.data.prepare`."""
+"""Rows of a source become documents: parts of text, each learned or only read. Called by `lmplay.data.shards`."""
 
 from __future__ import annotations
 

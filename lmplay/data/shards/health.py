@@ -1,4 +1,4 @@
-"""Whether the files of a store are what its manifest says. Called by `lmplay.data.prepare` and `lmplay data verify`.
+"""Whether the files of a store are what its manifest says. Called by `prepare.py` and `lmplay data verify`.
 
 A store's sums are computed once; beside the store stands what size and time its files had then. As long as these stay,
 opening a store costs one `stat` a file; a file that anyone has touched since is summed again.
@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from lmplay.data.batch import Progress
-from lmplay.data.store import Manifest
+from lmplay.data.shards.store import Manifest
 from lmplay.utils.files import write_atomically
 
 

@@ -1,4 +1,4 @@
-"""Parts of a store: which documents are held out, and the rest as one stream of tokens. Called by `lmplay.data.stage`.
+"""Parts of a store: which documents are held out, and the rest as one stream of tokens. Called by `diet.py`.
 
 Held out are the documents whose hash falls in the lowest `share` of the range, in the order of the source, as long as
 they fit into `max_tokens`. So the choice depends on a document's text alone, copies of a held-out document are never
@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from lmplay.data.store import TokenStore
+from lmplay.data.shards.store import TokenStore
 from lmplay.plans import Validation
 
 _BLOCK_TOKENS = 1 << 22

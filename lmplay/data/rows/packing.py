@@ -1,4 +1,4 @@
-"""How the documents of a part fill rows of a fixed length. Called by `lmplay.data.stage`.
+"""How the documents of a part fill rows of a fixed length. Called by `lmplay.data.rows.stage`.
 
 `stream`: contiguous windows over the part, document after document; nothing is padding but the end.
 `document`: several documents a row, none in sight of another. `pad`: one document a row, the rest padding.
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lmplay.data.batch import IGNORED, Batch
-from lmplay.data.part import Part
-from lmplay.data.rowplan import Counts, row_plan
+from lmplay.data.rows.part import Part
+from lmplay.data.rows.rowplan import Counts, row_plan
 from lmplay.plans import PackingMode
 
 

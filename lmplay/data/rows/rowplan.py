@@ -23,9 +23,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lmplay.data.disk import disk_errors
-from lmplay.data.first_fit import first_fit_decreasing
-from lmplay.data.part import Part
+from lmplay.data.rows.first_fit import first_fit_decreasing
+from lmplay.data.rows.part import Part
+from lmplay.data.shards.disk import disk_errors
 from lmplay.utils.files import write_atomically
 from lmplay.utils.paths import cache_root
 

@@ -1,0 +1,1 @@
+"""Token shards: how they are built, found, mended, read and removed."""

@@ -1,0 +1,1 @@
+"""Rows of a source as documents, and documents as tokens."""
