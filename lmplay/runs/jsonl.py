@@ -120,6 +120,8 @@ class JsonlTail:
                 self._restart(stat.st_ino)
             self._inode = stat.st_ino
             taken = 0
+            if limit is not None:
+                size = max(1, min(size, limit))
             while limit is None or taken < limit:
                 data = os.pread(file.fileno(), size, self.offset)
                 end = data.rfind(b"\n") + 1
