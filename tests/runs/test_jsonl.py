@@ -122,7 +122,7 @@ def test_long_lines_and_limits(tmp_path: Path) -> None:
     JsonlAppender(short).append([{"step": step} for step in range(2000)])
     tail = JsonlTail(short)
     first = tail.read(limit=1000)
-    assert 50 < len(first) < 100
+    assert 50 < len(first) < 200, "the limit, and at most one chunk of that size more"
     assert len(first) + len(tail.read()) == 2000
 
 
