@@ -60,7 +60,10 @@ def answer(done: Said) -> object:
     return json.loads(done.stdout)
 
 
-def test_plans_are_listed_and_shown(call: Callable[..., Said], qa_plan: Path) -> None:
+def test_plans_are_listed_and_shown(
+    call: Callable[..., Said], qa_plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMPLAY_CACHE", str(tmp_path / "cache"))  # not prepared by another test: figures are estimates
     listed = answer(call("plans", "--json"))
     assert isinstance(listed, list)
     assert {"quickstart", "default", "wikitext", "code"} <= {plan["name"] for plan in listed}
