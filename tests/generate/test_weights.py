@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +10,6 @@ from torch import nn
 
 from lmplay.base.base_model import LMBase
 from lmplay.generate import SamplingConfig, generate
-from lmplay.generate.weight_report import compare_weights
 from lmplay.generate.weights import (
     BFloat16Linear,
     Int8Linear,
@@ -114,27 +111,3 @@ def test_auto_leaves_a_small_model_as_it_is(make_model: Callable[..., LMBase]) -
 def test_an_unknown_kind_of_weights_is_wrong_usage(model: LMBase) -> None:
     with pytest.raises(WrongUsageError, match="float32"):
         prepare_for_inference(model, "int4")
-
-
-def test_the_cost_in_perplexity_is_that_of_the_full_forward_pass(model: LMBase, checkpoint: Path) -> None:
-    text = "The cost of shorter weights, stated on this very sentence. " * 12
-    reports = list(compare_weights(checkpoint, text, device="cpu"))
-    assert [report.weights for report in reports] == ["float32", "bfloat16", "int8"]
-    tokens = torch.tensor(model.tokenizer.encode_ordinary(text))
-    losses = []
-    for start in range(0, len(tokens) - 1, 64):
-        window = tokens[start : start + 65]
-        losses.append(nn.functional.cross_entropy(model(window[None, :-1])[0], window[1:], reduction="none"))
-    expected = float(torch.cat(losses).mean().detach())
-    assert reports[0].tokens == len(tokens) - 1
-    assert reports[0].loss == pytest.approx(expected, rel=1e-4)
-    assert reports[0].perplexity == pytest.approx(math.exp(expected), rel=1e-3)
-    for report in reports:
-        assert report.change == pytest.approx(report.perplexity / reports[0].perplexity - 1, abs=1e-6)
-        assert abs(report.loss - reports[0].loss) < 0.2
-
-
-def test_a_prompt_is_read_with_the_same_bfloat16_numbers_as_a_token() -> None:
-    layer = BFloat16Linear(linear())
-    x = torch.randn(6, 96, generator=torch.Generator().manual_seed(5))
-    torch.testing.assert_close(layer(x), torch.cat([layer(row[None]) for row in x]), rtol=1e-2, atol=1e-3)
