@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lmplay.cli.figures import format_count, format_seconds
 from lmplay.runs.labels import resolve_runs
 from lmplay.utils.errors import WrongUsageError
+from lmplay.utils.figures import format_count, format_seconds
 from lmplay.utils.files import to_json
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmplay.cli.figures import format_bytes, format_count, format_seconds
 from lmplay.cli.progress import data_progress
 from lmplay.plans import KNOWN_DATASETS, PackingMode, Plan, list_plans, load_plan, parse_plan
 from lmplay.utils.errors import LMPlayError, WrongUsageError
+from lmplay.utils.figures import format_bytes, format_count, format_seconds
 from lmplay.utils.files import to_json
 from lmplay.utils.names import did_you_mean
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lmplay.cli.figures import format_bytes, format_count
 from lmplay.cli.model_settings import SET_HELP, model_settings
 from lmplay.utils.errors import WrongUsageError
+from lmplay.utils.figures import format_bytes, format_count
 from lmplay.utils.files import to_json
 
 if TYPE_CHECKING:

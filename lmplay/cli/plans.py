@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lmplay.cli.figures import format_bytes, format_count, format_seconds
 from lmplay.plans import PackingMode, Plan, list_plans, load_plan
+from lmplay.utils.figures import format_bytes, format_count, format_seconds
 from lmplay.utils.files import to_json
 
 if TYPE_CHECKING:

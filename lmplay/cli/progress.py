@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from lmplay.cli.figures import format_count
+from lmplay.utils.figures import format_count
 
 _LINE_EVERY_SECONDS = 10.0
 

@@ -19,13 +19,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lmplay.cli.figures import format_seconds
 from lmplay.runs import is_alive, runs_root, summarize
 from lmplay.runs.keeper import find_devices, keep, keeper_file, refuse_busy, spawn_keeper
 from lmplay.runs.layout import QUEUE, check_run_name, read_json_object
 from lmplay.runs.logout import logout_notice
 from lmplay.runs.queue import KEEPER_LOG, OVER, RUNNING, WAITING, Entry, Queue
 from lmplay.utils.errors import LMPlayError, WrongUsageError
+from lmplay.utils.figures import format_seconds
 from lmplay.utils.files import to_json
 
 # Everything after the options of the queue belongs to `lmplay run`.

@@ -14,7 +14,6 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from lmplay.cli import runs_show
-from lmplay.cli.figures import format_bytes, format_count, format_loss, format_seconds
 from lmplay.runs import resolve_run, runs_root, summarize_all
 from lmplay.runs.labels import archive_run, change_labels, delete_run, read_labels, rename_run, restore_run
 from lmplay.runs.layout import ARCHIVE
@@ -22,6 +21,7 @@ from lmplay.runs.query import ALIASES, FIELDS, check_key, select, sort_runs, val
 from lmplay.runs.status import read_status
 from lmplay.runs.summary import RunSummary
 from lmplay.utils.errors import LMPlayError, WrongUsageError
+from lmplay.utils.figures import format_bytes, format_count, format_loss, format_seconds
 from lmplay.utils.files import to_json
 from lmplay.utils.names import did_you_mean
 

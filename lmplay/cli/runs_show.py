@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lmplay.cli.figures import format_bytes, format_count, format_loss, format_seconds
 from lmplay.cli.viewer_panel import describe_event
 from lmplay.runs import JsonlTail, list_checkpoints, read_run_file, resolve_run
 from lmplay.runs.layout import CHECKPOINTS, EVENTS
@@ -22,6 +21,7 @@ from lmplay.runs.resolve import read_pointer
 from lmplay.runs.settings import all_settings, differing
 from lmplay.runs.summary import RunSummary, summarize
 from lmplay.utils.errors import LMPlayError, WrongUsageError
+from lmplay.utils.figures import format_bytes, format_count, format_loss, format_seconds
 from lmplay.utils.files import to_json
 
 RUN_HELP = "Run by name, beginning of the name, path, or `last`."

@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lmplay.cli.figures import format_bytes, format_count, format_loss, format_seconds, sparkline
 from lmplay.runs import RunFollower, Update, read_run_file, read_status
 from lmplay.utils.errors import LMPlayError
+from lmplay.utils.figures import format_bytes, format_count, format_loss, format_seconds, sparkline
 
 PLAIN_SECONDS = 10.0
 _RATE_SECONDS = 60.0

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lmplay.cli.figures import format_bytes, format_count, format_seconds, sparkline
 from lmplay.cli.viewer import Choice, OnInterrupt, view_run
 from lmplay.cli.viewer_panel import RunView, render
 from lmplay.runs import RunFollower, RunWriter, read_status
+from lmplay.utils.figures import format_bytes, format_count, format_seconds, sparkline
 
 from .conftest import wait_for
 
