@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lmplay.cli.generate import COMPILE_HELP, sampling_option
+from lmplay.cli.generate import COMPILE_HELP, sampling_option, visible
 from lmplay.generate.config import sampling_config
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.paths import cache_root
@@ -251,22 +251,6 @@ class TerminalScreen:
         console.print(table())
         if failures:
             raise failures[0]
-
-
-def visible(text: str) -> str:
-    """Control characters as pictures: a model may write any bytes, and none of them may steer the terminal."""
-    return "".join(
-        character
-        if character in "\n\t" or character.isprintable() or not _is_control(character)
-        else chr(0x2400 + ord(character))
-        if ord(character) < 0x20
-        else "\ufffd"
-        for character in text
-    )
-
-
-def _is_control(character: str) -> bool:
-    return ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0
 
 
 def _last_lines(text: str, limit: int, width: int) -> str:

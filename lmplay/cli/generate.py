@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from lmplay.generate.engine import Generation
 
 
+# All but line feed and tab.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 COMPILE_HELP = "Compile the decoding step, on a GPU as a CUDA graph; takes up to a minute, worth it for long texts."
 
 
@@ -61,6 +66,12 @@ def generate_command(
         "auto is the fastest kind for the device.",
     ),
     compiled: bool = typer.Option(False, "--compile", help=COMPILE_HELP),
+    comparing: bool = typer.Option(
+        False, "--compare-weights", help="Generate nothing: state what each kind of weights costs and gains."
+    ),
+    text_file: Path = typer.Option(
+        None, "--text", help="File to measure perplexity on, for --compare-weights; else Python's own documentation."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object a text, one a line."),
 ) -> None:
     """Continue prompts with a trained model, and print what it writes."""
@@ -74,6 +85,9 @@ def generate_command(
         seed=seed,
         stop=tuple(stop or ()),
     )
+    if comparing:
+        _compare_weights(checkpoint, text_file, device, as_json=as_json)
+        return
     prompts = _prompts(prompt)
 
     import torch
@@ -86,7 +100,7 @@ def generate_command(
     streaming = len(texts) == 1 and not as_json and probabilities is None
 
     def show(_: int, text: str) -> None:
-        sys.stdout.write(text)
+        sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
         sys.stdout.flush()
 
     if streaming:
@@ -111,6 +125,49 @@ def generate_command(
     _say_what_is_odd(model, results)
 
 
+def _compare_weights(checkpoint: str, text: Path | None, device: str, *, as_json: bool) -> None:
+    if text is None:
+        from pydoc_data.topics import topics
+
+        content = "\n\n".join(topics.values())
+    else:
+        try:
+            content = text.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise LMPlayError(f"{text} can't be read as text: {error}") from error
+
+    from lmplay.generate.weight_report import WeightReport, compare_weights
+
+    def measuring(kind: str) -> None:
+        if not as_json and sys.stderr.isatty():
+            typer.echo(f"measuring {kind} ...", err=True)
+
+    row = "{:<10} {:>14} {:>12} {:>12} {:>9}"
+    reports: list[WeightReport] = []
+    for report in compare_weights(checkpoint, content, device=device, progress=measuring):
+        if as_json:
+            reports.append(report)
+            continue
+        if report.weights == "float32":
+            typer.echo(row.format("weights", "MB read/token", "tokens/s", "perplexity", "change"))
+        typer.echo(
+            row.format(
+                report.weights,
+                f"{report.weight_bytes / 1e6:.1f}",
+                f"{report.tokens_per_second:.1f}",
+                f"{report.perplexity:.3f}",
+                f"{report.change:+.2%}",
+            )
+        )
+    if as_json:
+        typer.echo(to_json([asdict(report) for report in reports]))
+
+
+def visible(text: str) -> str:
+    """Control characters as pictures: a model may write any bytes, and none of them may steer the terminal."""
+    return CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\ufffd", text)
+
+
 def _prompts(given: list[str] | None) -> list[str]:
     if given:
         return list(given)
@@ -122,7 +179,8 @@ def _prompts(given: list[str] | None) -> list[str]:
 def _print_text(index: int, count: int, prompt: str, result: Generation) -> None:
     if count > 1:
         typer.secho(f"[{index + 1} of {count}]", dim=True)
-    typer.echo(prompt + result.text)
+    text = prompt + result.text
+    typer.echo(visible(text) if sys.stdout.isatty() else text)
     for item in result.probabilities:
         others = "  ".join(f"{other.text!r} {other.probability:.1%}" for other in item.alternatives)
         typer.echo(f"  {item.probability:6.1%}  {item.text!r:<16} {others}")

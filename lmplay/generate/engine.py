@@ -16,7 +16,7 @@ from torch import Tensor
 from lmplay.base.base_model import LMBase
 from lmplay.generate.config import SamplingConfig
 from lmplay.generate.context import Context, takes_rows_of_any_length
-from lmplay.generate.sampling import Sampler, make_generators
+from lmplay.generate.sampling import Sampler, all_finite, make_generators
 from lmplay.generate.text_stream import TextStream, decode
 
 
@@ -191,8 +191,7 @@ def decode_rows(
             break
         # A vocabulary that was padded for speed has logits that stand for no token.
         logits = context.feed(new)[:, : model.tokenizer.n_vocab]
-        # The maximum is NaN where any logit is; -inf alone is a model's way to exclude a token.
-        finite = torch.isfinite(logits.amax(dim=-1)).tolist()
+        finite = all_finite(logits)
         seen = (
             [torch.tensor(row.prompt + row.tokens, device=logits.device) for row in rows] if _penalised(config) else []
         )

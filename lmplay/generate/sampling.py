@@ -7,6 +7,7 @@ distribution (a test holds them equal) without sorting 50,000 numbers for every 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,9 +15,9 @@ from torch import Tensor
 
 from lmplay.generate.config import SamplingConfig
 
-# Nucleus sampling looks at this many of the most likely tokens first; the whole vocabulary is sorted only where their
-# probabilities do not add up to top_p.
-NUCLEUS_CANDIDATES = 512
+# Nucleus sampling looks at so many of the most likely tokens first, then at so many; the whole vocabulary is sorted
+# only where even their probabilities do not add up to top_p.
+NUCLEUS_CANDIDATES = (512, 8192)
 # A candidate's share of probability may differ in its last bits between the two paths.
 ROUNDING = 1e-5
 
@@ -88,6 +89,20 @@ def make_generators(seeds: Sequence[int], device: torch.device) -> list[torch.Ge
     return [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
 
+def argmax(logits: Tensor) -> Tensor:
+    """(B, V) -> (B,). numpy's is ten times as fast on the CPU, and torch's would take 2% of a fast step."""
+    if logits.device.type != "cpu":
+        return logits.argmax(dim=-1)
+    return torch.from_numpy(logits.float().numpy().argmax(axis=-1))
+
+
+def all_finite(logits: Tensor) -> list[bool]:
+    """Which rows of (B, V) are sound. Their maximum is NaN where any logit is; -inf alone merely excludes a token."""
+    if logits.device.type != "cpu":
+        return torch.isfinite(logits.amax(dim=-1)).tolist()
+    return [math.isfinite(value) for value in logits.float().numpy().max(axis=-1).tolist()]
+
+
 class Sampler:
     """Chooses the next token of each row. Holds one generator a row, so no row's draws depend on its neighbours."""
 
@@ -99,7 +114,7 @@ class Sampler:
         """Logits (B, V) and the ids each row has seen -> (B,) token ids."""
         logits = penalise_repetition(logits.float(), seen, self.config.repetition_penalty)
         if self.config.greedy:
-            return logits.argmax(dim=-1)
+            return argmax(logits)
         # The best logit becomes 0, so that no temperature, however low, overflows.
         scaled = (logits - logits.amax(dim=-1, keepdim=True)) / self.config.temperature
         candidates = self.candidates(scaled)
@@ -120,11 +135,16 @@ class Sampler:
                 return None  # a tie at the border: the reference keeps all of them
             values, ids = values[:, :-1], ids[:, :-1]
             normaliser = values.logsumexp(dim=-1, keepdim=True)
-        elif config.top_p < 1.0 and vocabulary > 2 * NUCLEUS_CANDIDATES:
-            values, ids = logits.topk(NUCLEUS_CANDIDATES, dim=-1)
+        elif config.top_p < 1.0:
             normaliser = logits.logsumexp(dim=-1, keepdim=True)
-            covered = (values - normaliser).exp().sum(dim=-1)
-            if bool((covered <= config.top_p + ROUNDING).any()):
+            for count in NUCLEUS_CANDIDATES:
+                if 2 * count > vocabulary:
+                    return None
+                values, ids = logits.topk(count, dim=-1)
+                covered = (values - normaliser).exp().sum(dim=-1)
+                if bool((covered > config.top_p + ROUNDING).all()):
+                    break
+            else:
                 return None
         else:
             return None

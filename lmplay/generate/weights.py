@@ -23,6 +23,8 @@ WEIGHTS: tuple[str, ...] = get_args(Weights)
 
 # Below this the weights stay in the processor's caches from token to token, and shortening them gains nothing.
 SMALL_MODEL_BYTES = 32 * 2**20
+# A weight of fewer elements stays in a core's own cache, and cutting its product up costs more than it gains.
+SMALL_WEIGHT = 2**17
 # Without instructions for it, torch multiplies bfloat16 matrices 5-10 times slower than float32 ones; only the product
 # with one or two rows is limited by memory and gains.
 BFLOAT16_ROWS = 2
@@ -46,8 +48,7 @@ def prepare_for_inference(model: LMBase, weights: str = "float32") -> str:
             raise WrongUsageError("int8 weights are for the CPU; on a GPU use --weights bfloat16")
         model.to(torch.bfloat16 if weights == "bfloat16" else torch.float32)
     elif weights == "float32":
-        for linear in _linears(model):
-            lay_out_for_decoding(linear)
+        _replace_linears(model, SplitLinear, at_least=SMALL_WEIGHT)
     else:
         _replace_linears(model, BFloat16Linear if weights == "bfloat16" else Int8Linear)
     return weights
@@ -70,13 +71,35 @@ def weight_bytes(model: nn.Module) -> int:
     return shortened + sum(parameter.nbytes for parameter in model.parameters() if id(parameter) not in tables)
 
 
-def lay_out_for_decoding(linear: nn.Linear) -> None:
-    """Store the weight (N, K) column by column: the product with one row then runs at the speed of memory.
+class SplitLinear(nn.Linear):
+    """A float32 linear layer whose product with one row reads its weight at the speed of memory. For the CPU.
 
-    The parameter keeps its shape, so that code which reads `linear.weight` sees no difference; only its strides change.
+    The weight (N, K) is stored as (K, N), and cut along K into parts that are multiplied apart and added up: a batch of
+    small products keeps all threads reading, where the libraries' matrix-vector product does not. The parameter keeps
+    its shape, so that code which reads `linear.weight` sees no difference; only its strides change.
     """
-    weight = linear.weight.detach().t().contiguous().t()  # (N, K) with strides (1, N)
-    linear.weight = nn.Parameter(weight, requires_grad=False)
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        self.bias = linear.bias
+        stored = linear.weight.detach().t().contiguous()  # (K, N)
+        self.weight = nn.Parameter(stored.t(), requires_grad=False)
+        self.parts = next(parts for parts in (_parts_wanted(), 8, 4, 2, 1) if linear.in_features % parts == 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() != self.in_features:
+            return F.linear(x, self.weight, self.bias)
+        rows = x.reshape(self.parts, 1, -1)  # (..., K) -> (P, 1, K/P)
+        parts = self.weight.t().view(self.parts, -1, self.out_features)  # (K, N) -> (P, K/P, N)
+        product = torch.bmm(rows, parts).sum(dim=0)  # (1, N)
+        if self.bias is not None:
+            product += self.bias
+        return product.view(*x.shape[:-1], self.out_features)
+
+
+def _parts_wanted() -> int:
+    """A power of two, as widths are multiples of those; at least one part a thread."""
+    return max(2, 1 << (torch.get_num_threads() - 1).bit_length())
 
 
 class BFloat16Linear(nn.Module):
@@ -98,9 +121,12 @@ class BFloat16Linear(nn.Module):
         return self.short.nbytes
 
     def forward(self, x: Tensor) -> Tensor:
+        short = x.to(torch.bfloat16)
         if x.numel() > BFLOAT16_ROWS * self.in_features:
-            return F.linear(x, self.weight, self.bias)
-        product = F.linear(x.to(torch.bfloat16), self.short).float()
+            # The same numbers by another way: a prompt is read, and perplexity measured, as tokens are decoded.
+            product = F.linear(short.float(), self.weight).to(torch.bfloat16).float()
+        else:
+            product = F.linear(short, self.short).float()
         return product if self.bias is None else product + self.bias
 
 
@@ -172,11 +198,12 @@ def _linears(model: nn.Module) -> Iterator[nn.Linear]:
     return (module for module in model.modules() if type(module) is nn.Linear)
 
 
-def _replace_linears(model: nn.Module, replacement: Callable[[nn.Linear], nn.Module]) -> None:
+def _replace_linears(model: nn.Module, replacement: Callable[[nn.Linear], nn.Module], *, at_least: int = 0) -> None:
+    """In place of each plain linear layer whose weight has `at_least` so many elements."""
     made: dict[int, nn.Module] = {}
     try:
         for name, module in list(model.named_modules(remove_duplicate=False)):
-            if type(module) is nn.Linear:
+            if type(module) is nn.Linear and module.weight.numel() >= at_least:
                 if id(module) not in made:  # a layer that is used in two places stays one layer
                     made[id(module)] = replacement(module)
                 model.set_submodule(name, made[id(module)])

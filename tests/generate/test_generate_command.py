@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lmplay.base.base_model import LMBase
+from lmplay.cli.generate import visible
 from lmplay.generate import generate_text
 
 LMPlay = Callable[..., subprocess.CompletedProcess[str]]
@@ -45,3 +46,17 @@ def test_wrong_usage_is_one_line(lmplay: LMPlay, checkpoint: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_what_a_model_writes_cannot_steer_the_terminal() -> None:
+    assert visible("red \x1b[31m\r\x07\x9b8m\ttab\nline 日本") == "red ␛[31m␍␇\ufffd8m\ttab\nline 日本"
+
+
+def test_the_cost_of_each_kind_of_weights_is_stated(lmplay: LMPlay, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("some words to measure on " * 40)
+    done = lmplay("generate", str(checkpoint), "--compare-weights", "--text", "words.txt", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    heading, *lines = done.stdout.splitlines()
+    assert heading.split() == ["weights", "MB", "read/token", "tokens/s", "perplexity", "change"]
+    assert [line.split()[0] for line in lines] == ["float32", "bfloat16", "int8"]
+    assert lines[0].endswith("+0.00%")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +12,11 @@ from torch import nn
 
 from lmplay.base.base_model import LMBase
 from lmplay.generate import SamplingConfig, generate
+from lmplay.generate.weight_report import compare_weights
 from lmplay.generate.weights import (
     BFloat16Linear,
     Int8Linear,
-    lay_out_for_decoding,
+    SplitLinear,
     prepare_for_inference,
     weight_bytes,
 )
@@ -31,7 +34,8 @@ def linear(inputs: int = 96, outputs: int = 80, *, bias: bool = True) -> nn.Line
 def test_float32_weights_are_only_laid_out_anew(model: LMBase, make_model: Callable[..., LMBase]) -> None:
     prepared = make_model()
     assert prepare_for_inference(prepared) == "float32"
-    assert prepared.output_projection.weight.stride() == (1, 50257)
+    assert type(prepared.output_projection) is SplitLinear
+    assert type(prepared.blocks[0].ff.up) is nn.Linear  # small enough for a core's cache
     with torch.inference_mode():
         torch.testing.assert_close(prepared(TOKENS), model(TOKENS), rtol=1e-4, atol=1e-4)
     config = SamplingConfig(temperature=0, max_tokens=30)
@@ -49,6 +53,19 @@ def test_shortened_weights_stay_near_the_model(
         for tokens in (TOKENS, TOKENS[:1, :1]):  # many rows take another way than one
             expected, got = model(tokens), prepared(tokens)
             assert (got - expected).std() < share_of_spread * expected.std()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("inputs", [96, 97])  # 97 can't be cut
+def test_a_split_layer_is_the_same_layer(inputs: int, bias: bool) -> None:
+    plain = linear(inputs, bias=bias)
+    split = SplitLinear(plain)
+    assert split.weight.equal(plain.weight)
+    assert split.weight.stride() == (1, 80)
+    with torch.inference_mode():
+        for shape in ((inputs,), (1, inputs), (1, 1, inputs), (2, 7, inputs)):
+            x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+            torch.testing.assert_close(split(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -95,13 +112,7 @@ def test_a_tied_table_and_a_shared_layer_survive() -> None:
             prepare_for_inference(model, weights)
             assert (model(TOKENS) - expected).abs().max() < tolerance * expected.abs().max()
         assert model.mix is model.same
-
-
-def test_a_layer_keeps_the_shape_and_the_values_of_its_weight() -> None:
-    layer = linear()
-    before = layer.weight.clone()
-    lay_out_for_decoding(layer)
-    assert layer.weight.equal(before)
+        assert model.fc.weight.equal(model.table.weight) == (weights == "float32")
 
 
 def test_auto_leaves_a_small_model_as_it_is(make_model: Callable[..., LMBase]) -> None:
@@ -111,3 +122,27 @@ def test_auto_leaves_a_small_model_as_it_is(make_model: Callable[..., LMBase]) -
 def test_an_unknown_kind_of_weights_is_wrong_usage(model: LMBase) -> None:
     with pytest.raises(WrongUsageError, match="float32"):
         prepare_for_inference(model, "int4")
+
+
+def test_the_cost_in_perplexity_is_that_of_the_full_forward_pass(model: LMBase, checkpoint: Path) -> None:
+    text = "The cost of shorter weights, stated on this very sentence. " * 12
+    reports = list(compare_weights(checkpoint, text, device="cpu"))
+    assert [report.weights for report in reports] == ["float32", "bfloat16", "int8"]
+    tokens = torch.tensor(model.tokenizer.encode_ordinary(text))
+    losses = []
+    for start in range(0, len(tokens) - 1, 64):
+        window = tokens[start : start + 65]
+        losses.append(nn.functional.cross_entropy(model(window[None, :-1])[0], window[1:], reduction="none"))
+    expected = float(torch.cat(losses).mean().detach())
+    assert reports[0].tokens == len(tokens) - 1
+    assert reports[0].loss == pytest.approx(expected, rel=1e-4)
+    assert reports[0].perplexity == pytest.approx(math.exp(expected), rel=1e-3)
+    for report in reports:
+        assert report.change == pytest.approx(report.perplexity / reports[0].perplexity - 1, abs=1e-6)
+        assert abs(report.loss - reports[0].loss) < 0.2
+
+
+def test_a_prompt_is_read_with_the_same_bfloat16_numbers_as_a_token() -> None:
+    layer = BFloat16Linear(linear())
+    x = torch.randn(6, 96, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(layer(x), torch.cat([layer(row[None]) for row in x]), rtol=1e-2, atol=1e-3)
