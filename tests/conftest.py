@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -18,6 +19,10 @@ os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Subprocesses run the code of this checkout from whatever folder they are started in.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
+
+# A machine that is busy with something else is no fault of the code: no test is timed.
+settings.register_profile("lmplay", deadline=None)
+settings.load_profile("lmplay")
 
 LMPlay = Callable[..., subprocess.CompletedProcess[str]]
 
