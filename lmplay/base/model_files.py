@@ -25,11 +25,8 @@ WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 
 
-def save_model(model: LMBase, folder: Path, *, experiment: str) -> None:
-    """Write the weights and what rebuilds the model around them into `folder`, which is made if need be.
-
-    Tensors that several parts of a model share are written once for each name.
-    """
+def describe_model(model: LMBase, *, experiment: str) -> dict[str, Any]:
+    """What `model.json` says: all that rebuilds the model around its weights."""
     description = {
         "format": FORMAT,
         "experiment": experiment,
@@ -45,6 +42,15 @@ def save_model(model: LMBase, folder: Path, *, experiment: str) -> None:
                 f"the setting {name!r} of {type(model).__name__} is a {kind}, which {DESCRIPTION} cannot hold; "
                 "settings of a model are numbers, text, true/false, and lists or tables of them"
             ) from error
+    return description
+
+
+def save_model(model: LMBase, folder: Path, *, experiment: str) -> None:
+    """Write the weights and what rebuilds the model around them into `folder`, which is made if need be.
+
+    Tensors that several parts of a model share are written once for each name.
+    """
+    description = describe_model(model, experiment=experiment)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))

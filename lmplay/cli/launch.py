@@ -24,7 +24,7 @@ from lmplay.runs import (
     spawn_worker,
     write_run_file,
 )
-from lmplay.train.config import Limits, TrainConfig
+from lmplay.train.config import WITHOUT_EFFECT, Limits, TrainConfig
 from lmplay.train.record import code_sum, provenance
 from lmplay.train.request import (
     TOP_LEVEL_KEYS,
@@ -55,7 +55,7 @@ class Asked:
     sets: tuple[str, ...] = ()
     train: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
-    limits: Mapping[str, int | None] = field(default_factory=dict)
+    limits: Mapping[str, float | None] = field(default_factory=dict)
     config: Path | None = None
     amp: bool = False
     force: bool = False
@@ -234,7 +234,7 @@ def _interrupted_twin(prepared: Prepared) -> Path | None:
     for path in list_runs():
         try:
             run = read_run_file(path)
-            same = not differences(run, prepared) and run.get("code", {}).get("sum") == code
+            same = differences(run, prepared).keys() <= WITHOUT_EFFECT and run.get("code", {}).get("sum") == code
             if same and read_status(path).state in {"lost", "stopped"}:
                 return path
         except (LMPlayError, AttributeError):
@@ -278,7 +278,7 @@ def _adopt_changes(path: Path, prepared: Prepared, allowed: set[str]) -> None:
     refused = {
         key: values
         for key, values in changed.items()
-        if key not in allowed and not (endless and key.startswith("limits."))
+        if key not in allowed | WITHOUT_EFFECT and not (endless and key.startswith("limits."))
     }
     if refused:
         listed = ", ".join(f"{key} was {old!r} and is now {new!r}" for key, (old, new) in refused.items())

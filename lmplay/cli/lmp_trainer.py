@@ -40,7 +40,9 @@ def train(
     device: str | None = typer.Option(None, "--device", help="auto, cpu, cuda, cuda:N or mps."),
     amp: bool = typer.Option(False, "--amp", help="Mixed precision: bf16 where the device has it, fp16 elsewhere."),
     batch_size: int | None = typer.Option(None, "--batch-size", help="Samples in one update."),
-    mini_batch_size: int | None = typer.Option(None, "--mini-batch-size", help="Samples computed at once."),
+    mini_batch_size: str | None = typer.Option(
+        None, "--mini-batch-size", help="Samples computed at once, or auto for the most that fit."
+    ),
     validation_interval: int | None = typer.Option(
         None, "--validation-interval", help="Samples between two validations."
     ),
@@ -63,7 +65,7 @@ def train(
     """Train, describe or check one experiment."""
     from lmplay.cli.describe import print_description
     from lmplay.cli.list import print_list
-    from lmplay.cli.run import start_and_watch
+    from lmplay.cli.run import size_of_pieces, start_and_watch
 
     if exp == "list":
         print_list()
@@ -78,7 +80,7 @@ def train(
         sets=tuple(sets or ()),
         train={
             "batch_size": batch_size,
-            "mini_batch_size": mini_batch_size,
+            "mini_batch_size": size_of_pieces(mini_batch_size),
             "validation_interval": validation_interval,
             "save_interval": save_interval,
             "lr": lr,

@@ -34,10 +34,21 @@ def run(
     steps: int | None = typer.Option(None, min=0, help="End after so many optimizer updates in all."),
     samples: int | None = typer.Option(None, min=0, help="End after so many samples in all."),
     tokens: int | None = typer.Option(None, min=0, help="End after so many target tokens in all."),
+    max_hours: float | None = typer.Option(
+        None, help="End, saved, before so many hours of this worker are over; the same command goes on later."
+    ),
     seed: int | None = typer.Option(None, help="Seed of weights, data order and dropout. [default: the plan's, or 0]"),
     batch_size: int | None = typer.Option(None, help="Samples in one update; short for train.batch_size."),
-    mini_batch_size: int | None = typer.Option(None, help="Samples computed at once; short for train.mini_batch_size."),
+    mini_batch_size: str | None = typer.Option(
+        None, help="Samples computed at once, or auto for the most that fit; short for train.mini_batch_size."
+    ),
     lr: float | None = typer.Option(None, help="Peak learning rate; short for train.lr."),
+    ema: float | None = typer.Option(
+        None, help="Keep a moving average of the weights with this decay, as the model; short for train.ema."
+    ),
+    precision: str | None = typer.Option(None, help="float32, tf32, bf16 or fp16; short for train.precision."),
+    loss: str | None = typer.Option(None, help="auto, plain or chunked; short for train.loss."),
+    compile: bool | None = typer.Option(None, "--compile/--no-compile", help="Compile the blocks of the model."),
     sets: list[str] | None = typer.Option(
         None, "--set", metavar="KEY=VALUE", help="Any setting: model.num_blocks=2, train.schedule=cosine; repeatable."
     ),
@@ -66,8 +77,16 @@ def run(
         device=device,
         initial_model=initial_model,
         sets=tuple(sets or ()),
-        train={"batch_size": batch_size, "mini_batch_size": mini_batch_size, "lr": lr},
-        limits={"steps": steps, "samples": samples, "tokens": tokens},
+        train={
+            "batch_size": batch_size,
+            "mini_batch_size": size_of_pieces(mini_batch_size),
+            "lr": lr,
+            "ema": ema,
+            "precision": precision,
+            "loss": loss,
+            "compile": compile,
+        },
+        limits={"steps": steps, "samples": samples, "tokens": tokens, "hours": max_hours},
         config=config,
         amp=amp,
         force=force,
@@ -111,6 +130,11 @@ def start_and_watch(
         return 0
     interactive = sys.stdout.isatty() and sys.stdin.isatty() and not (json or verbose)
     return watch(taken.path, json=json, interactive=interactive)
+
+
+def size_of_pieces(text: str | None) -> int | str | None:
+    """A number, or a word (`auto`) that the settings know."""
+    return int(text) if text is not None and text.isdecimal() else text
 
 
 def settings_of(prepared: Prepared) -> str:

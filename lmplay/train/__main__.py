@@ -1,7 +1,12 @@
 """`python -m lmplay.train RUN_DIRECTORY`: the worker."""
 
+import os
 import sys
 
 from lmplay.train.worker import main
 
-sys.exit(main(sys.argv[1:]))
+status = main(sys.argv[1:])
+sys.stdout.flush()
+sys.stderr.flush()
+# At once: threads that wait for a disk or prepare a batch must not hold back a process that has said its last word.
+os._exit(status)

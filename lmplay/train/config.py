@@ -7,13 +7,14 @@ Nothing here imports torch: the command line reads it before a worker exists.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 OptimizerName = Literal["adamw", "adam", "adagrad", "sgd", "rmsprop", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "wsd", "inverse_sqrt"]
 PrecisionName = Literal["float32", "tf32", "bf16", "fp16"]
+LossForm = Literal["auto", "plain", "chunked"]
 
 
 class _Settings(BaseModel):
@@ -26,8 +27,10 @@ class TrainConfig(_Settings):
     """
 
     batch_size: int = Field(50, ge=1, description="samples in one optimizer update")
-    mini_batch_size: int = Field(
-        4, ge=1, description="samples computed at once; smaller pieces need less memory and never change the loss"
+    mini_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        4,
+        description="samples computed at once; smaller pieces need less memory and never change the loss; "
+        "auto takes the most that fit",
     )
     sequence_length: int | None = Field(
         None, ge=2, description="tokens in a sample; the model's max_len when not set, and never more than that"
@@ -45,22 +48,46 @@ class TrainConfig(_Settings):
         0.01, ge=0, description="decoupled decay of matrices; biases, norms and embeddings are never decayed"
     )
     grad_clip: float = Field(1.0, ge=0, description="largest norm of the whole gradient; 0 leaves it as it is")
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of its old value that a moving average of the weights keeps at each update; "
+        "the average is then what is validated and saved as the model; 0 for none",
+    )
     freeze: tuple[str, ...] = Field((), description="parameters left untrained: name patterns such as tok_embed.*")
     precision: PrecisionName = Field(
         "float32", description="float32; tf32 on CUDA; bf16 or fp16 autocast with float32 weights"
     )
-    loss: Literal["auto", "plain", "chunked"] = Field(
+    loss: LossForm = Field(
         "auto", description="chunked never holds all logits at once; auto takes it where the model gives hidden states"
+    )
+    compile: bool = Field(False, description="compile the blocks of the model; seldom worth its minute on a CPU")
+    deterministic: bool = Field(
+        False, description="on CUDA, only kernels whose results repeat bit by bit; on a CPU they do in any case"
+    )
+    max_bad_steps: int = Field(
+        5, ge=1, description="updates in a row without a finite loss and gradient before the run goes back, then ends"
+    )
+    spike_sigmas: float = Field(
+        6.0, ge=0, description="deviations above its running mean at which a loss is marked as a spike; 0 for never"
     )
     validation_interval: int = Field(5_000, ge=1, description="samples between passes over the validation text")
     save_interval: int = Field(5_000, ge=1, description="samples between checkpoints")
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept; the best one is always kept")
+    keep_checkpoints: int = Field(
+        2, ge=0, description="newest checkpoints kept, 0 for all; the best one is kept in any case"
+    )
+    keep_every: int | None = Field(None, ge=1, description="samples between checkpoints that are kept for good")
+    keep_stage_ends: bool = Field(True, description="keep the checkpoint at the end of each stage for good")
+    keep_free_gb: float = Field(
+        0.0, ge=0, description="when less is free on the disk, older checkpoints go, but for the best and the newest"
+    )
     sample_prompt: str = Field("The", description="prompt of the text generated at each validation")
     sample_tokens: int = Field(40, ge=0, description="tokens generated at each validation; 0 for none")
 
     @model_validator(mode="after")
     def _piece_within_batch(self) -> TrainConfig:
-        if self.mini_batch_size > self.batch_size:
+        if self.mini_batch_size != "auto" and self.mini_batch_size > self.batch_size:
             # A plan for a large batch stays usable with a small one: the piece is a matter of memory only.
             return self.model_copy(update={"mini_batch_size": self.batch_size})
         return self
@@ -80,3 +107,15 @@ class Limits(_Settings):
     steps: int | None = Field(None, ge=0, description="optimizer updates")
     samples: int | None = Field(None, ge=0, description="samples")
     tokens: int | None = Field(None, ge=0, description="target tokens")
+    hours: float | None = Field(
+        None, gt=0, description="hours of one worker's life; it saves before they are over, and can be started again"
+    )
+
+
+# Settings that leave the course of the training as it is: a run may go on with others without a word.
+WITHOUT_EFFECT = frozenset(
+    {"limits.hours"}
+    | {f"train.{name}" for name in ("save_interval", "max_bad_steps", "spike_sigmas")}
+    | {f"train.{name}" for name in ("keep_checkpoints", "keep_every", "keep_stage_ends", "keep_free_gb")}
+    | {f"train.{name}" for name in ("sample_prompt", "sample_tokens")}
+)

@@ -1,19 +1,24 @@
 """What people and the system ask of a running worker, carried out between two steps.
 
-Requests come as small files through `lmplay.runs`; signals come from schedulers and shells. Both only ever act here,
-so a step is never interrupted.
+Requests come as small files through `lmplay.runs`; signals come from schedulers and shells; time runs out by
+`--max-hours`. All of them only ever act at a step boundary, or end something long (a validation, a wait for the disk).
 """
 
 from __future__ import annotations
 
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import psutil
 
 from lmplay.runs import ControlInbox, Request, RunWriter, read_run_file, write_run_file
 from lmplay.train.config import Limits, TrainConfig
+from lmplay.train.keep.disk import PatientLog
+from lmplay.train.orders import StopTraining
 from lmplay.train.request import RunRequest, validated
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay.utils.names import did_you_mean
@@ -30,11 +35,17 @@ CHANGEABLE = (
     "train.validation_interval",
     "train.save_interval",
     "train.keep_checkpoints",
+    "train.keep_every",
+    "train.keep_stage_ends",
+    "train.keep_free_gb",
+    "train.max_bad_steps",
+    "train.spike_sigmas",
     "train.sample_prompt",
     "train.sample_tokens",
     "limits.steps",
     "limits.samples",
     "limits.tokens",
+    "limits.hours",
 )
 
 # Seconds between two looks at the requests while paused.
@@ -43,24 +54,20 @@ PAUSED_POLL = 0.2
 StageConfigs = Callable[[RunRequest], list[TrainConfig]]
 
 
-class StopTraining(Exception):
-    """Leave the loop at this step boundary, having saved; the process ends with `exit_status`."""
-
-    def __init__(self, reason: str, *, exit_status: int = 0) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.exit_status = exit_status
-
-
 class Control:
     """Carries out requests and signals for one worker. `obey(trainer)` is called at every step boundary."""
 
     def __init__(self, writer: RunWriter, request: RunRequest, stage_configs: StageConfigs) -> None:
+        self.stopping = False
+        self.log = PatientLog(writer, heed=self.heed)
         self._writer = writer
-        self._inbox = ControlInbox(writer)
+        self._inbox = ControlInbox(cast("RunWriter", self.log))
+        self._asked: deque[Request] = deque()
         self._request = request
         self._stage_configs = stage_configs
         self._signal: signal.Signals | None = None
+        self._seconds_to_stop = 0.0
+        self._began = psutil.Process().create_time()
 
     def listen(self) -> None:
         """From now on SIGTERM, SIGUSR1 and SIGINT stop and save; a second SIGINT ends the process at once."""
@@ -74,63 +81,79 @@ class Control:
 
     def obey(self, trainer: Trainer) -> None:
         """Raises `StopTraining` when the run is to end here."""
-        self._heed_signal()
-        for request in self._inbox.pending():
-            self._carry_out(request, trainer)
+        self._seconds_to_stop = trainer.seconds_to_stop()
+        self.heed()
+        self._asked.extend(self._inbox.pending())
+        while self._asked:
+            self._carry_out(self._asked.popleft(), trainer)
 
-    def obey_before_training(self) -> None:
-        """While data is prepared there is nothing to steer yet, but signals and requests to stop are heeded."""
-        self._heed_signal()
-        for request in self._inbox.pending():
+    def heed(self) -> None:
+        """Raises `StopTraining`, once, after a signal or when the time is over."""
+        if self.stopping:
+            return
+        if self._signal is not None:
+            self._stop(self._signal.name, exit_status=128 + self._signal)
+        hours = self._request.limits.hours
+        if hours is not None and time.time() - self._began + self._seconds_to_stop > hours * 3600:
+            self._stop(f"the {hours:g} hours of --max-hours are over")
+
+    def heed_stop(self) -> None:
+        """As `heed`, and for a request to stop; other requests wait for the step boundary."""
+        self.heed()
+        self._asked.extend(self._inbox.pending())
+        for request in self._asked:
             if request.action == "stop":
                 self._inbox.acknowledge(request, "accepted")
                 self._inbox.acknowledge(request, "done")
-                raise StopTraining("asked to stop")
+                self._stop("asked to stop")
 
-    def _heed_signal(self) -> None:
-        if self._signal is not None:
-            raise StopTraining(self._signal.name, exit_status=128 + self._signal)
+    def _stop(self, reason: str, *, exit_status: int = 0) -> NoReturn:
+        self.stopping = True
+        self.log.status(state="stopping")
+        raise StopTraining(reason, exit_status=exit_status)
 
     def _carry_out(self, request: Request, trainer: Trainer) -> None:
-        self._inbox.acknowledge(request, "accepted", step=trainer.progress.step)
+        self._inbox.acknowledge(request, "accepted", step=trainer.course.progress.step)
         try:
             result = self._act(request, trainer)
         except WrongUsageError as error:
             self._inbox.acknowledge(request, "refused", reason=str(error))
             return
-        self._inbox.acknowledge(request, "done", step=trainer.progress.step, **result)
+        self._inbox.acknowledge(request, "done", step=trainer.course.progress.step, **result)
         if request.action == "stop":
-            raise StopTraining("asked to stop")
+            self._stop("asked to stop")
         if request.action == "pause":
             self._wait_for_resume(trainer)
 
     def _act(self, request: Request, trainer: Trainer) -> dict[str, Any]:
         match request.action:
             case "stop":
-                self._writer.status(state="stopping")
                 return {}
             case "checkpoint":
-                return {"checkpoint": trainer.save().name}
+                trainer.save()
+                trainer.keeper.settle()
+                return {"checkpoint": str(trainer.course.progress.step)}
             case "validate":
                 result = trainer.validate()
                 if result is None:
                     raise WrongUsageError("this run has no validation text")
                 return {"loss": result.loss}
             case "sample":
-                return {"sample": trainer.sample()}
+                return {"sample": trainer.evaluation.sample(trainer.config)}
             case "set":
                 return {"changed": self._change(dict(request.arguments), trainer)}
             case "pause":
                 if trainer.paused:
                     raise WrongUsageError("the run is paused already")
-                self._writer.status(state="pausing")
+                self.log.status(state="pausing")
                 trainer.save()
+                trainer.keeper.settle()
                 return {}
             case "resume":
                 if not trainer.paused:
                     raise WrongUsageError("the run is not paused")
                 trainer.paused = False
-                self._writer.status(state="running")
+                self.log.status(state="running")
                 return {}
             case _:
                 raise WrongUsageError(f"a worker cannot {request.action}")
@@ -138,7 +161,7 @@ class Control:
     def _wait_for_resume(self, trainer: Trainer) -> None:
         """Saved and idle until someone asks to resume or to stop; everything else is carried out meanwhile."""
         trainer.paused = True
-        self._writer.status(state="paused")
+        self.log.status(state="paused")
         while trainer.paused:
             time.sleep(PAUSED_POLL)
             self.obey(trainer)
@@ -164,6 +187,6 @@ class Control:
             asked = read_run_file(self._writer.path)
             write_run_file(self._writer.path, {**asked, "request": request.model_dump(mode="json")})
         except (OSError, LMPlayError) as error:
-            self._writer.event("warning", message=f"the change holds, but is not in run.json: {error}")
-        self._writer.event("changed", step=trainer.progress.step, **{"changes": changes})
+            self.log.event("warning", message=f"the change holds, but is not in run.json: {error}")
+        self.log.event("changed", step=trainer.course.progress.step, **{"changes": changes})
         return changes

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from lmplay.train.config import PrecisionName
+from lmplay.train.config import PrecisionName, TrainConfig
 from lmplay.utils.errors import WrongUsageError
 
 AUTOCAST_TYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -74,5 +75,10 @@ def arithmetic(precision: PrecisionName, device: torch.device) -> Iterator[None]
         yield
 
 
-def set_matmul_precision(precision: PrecisionName) -> None:
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+def set_arithmetic(config: TrainConfig) -> None:
+    """What holds for the whole process: TF32, and kernels whose results repeat. To be called before CUDA is used."""
+    torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False

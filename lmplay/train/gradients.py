@@ -9,10 +9,10 @@ from lmplay.data import open_stage
 from lmplay.plans import Plan
 from lmplay.train.device import choose_device
 from lmplay.train.feed import to_device
-from lmplay.train.optimizers import apply_freezing, build_optimizer
-from lmplay.train.randomness import seed_everything
+from lmplay.train.keep.randomness import seed_everything
 from lmplay.train.request import RunRequest
-from lmplay.train.step import TrainStep
+from lmplay.train.update.optimizers import apply_freezing, build_optimizer
+from lmplay.train.update.step import TrainStep
 from lmplay.train.worker import build_model, length_of, stage_configs
 
 Named = list[tuple[str, tuple[int, ...]]]
@@ -36,8 +36,9 @@ def gradients_of_one_step(request: RunRequest, plan: Plan, runner: LMRunnerBase)
     data = open_stage(plan, 0, sequence_length=length_of(config), seed=request.seed)
     apply_freezing(model, config.freeze)
     step = TrainStep(model, build_optimizer(model, config, device), config, device)
-    rows = data.rows(0, min(config.mini_batch_size, data.num_rows))
-    step(to_device(rows, first_row=0, piece_size=config.mini_batch_size, device=device), config.lr)
+    piece = config.mini_batch_size if config.mini_batch_size != "auto" else 1
+    rows = data.rows(0, min(piece, data.num_rows))
+    step(to_device(rows, first_row=0, piece_size=piece, device=device), config.lr)
     named = [(name, tuple(parameter.shape), parameter) for name, parameter in model.named_parameters()]
     return GradientReport(
         without=[(name, shape) for name, shape, p in named if p.requires_grad and not _reached(p.grad)],

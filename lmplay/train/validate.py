@@ -7,14 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from lmplay.base.base_model import LMBase
-from lmplay.modules.losses import IGNORE, cross_entropy_sum, linear_cross_entropy_and_hits
 from lmplay.train.config import PrecisionName
 from lmplay.train.device import arithmetic
-from lmplay.train.feed import Piece, Rows, batches
-from lmplay.train.step import hidden_of, logits_of
+from lmplay.train.feed import Rows, batches
+from lmplay.train.keep.randomness import preserved_randomness
+from lmplay.train.update.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -36,46 +34,37 @@ class Validation:
 
 @torch.no_grad()
 def validate(
-    model: LMBase,
+    objective: Objective,
     rows: Rows,
     *,
     piece_size: int,
     precision: PrecisionName,
     device: torch.device,
-    on_progress: Callable[[int, int], None] | None = None,
+    heed: Callable[[], None] | None = None,
 ) -> Validation:
-    """Loss and accuracy of `model` over all of `rows`, `piece_size` rows at a time. `on_progress` gets (rows done,
-    all).
+    """Loss and accuracy of the objective's model over all of `rows`, `piece_size` rows at a time.
+
+    `heed` is called after each piece; what it raises ends the pass.
     """
-    was_training = model.training
-    model.eval()
-    loss = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
-    hits = torch.zeros((), dtype=torch.int64, device=device)
+    was_training = objective.training
+    objective.eval()
+    wide = torch.float64 if device.type != "mps" else torch.float32
+    sums = {name: torch.zeros((), dtype=wide, device=device) for name in ("loss", "hits")}
     targets = 0
     try:
-        for batch in batches(
-            rows, first_row=0, end_row=rows.num_rows, batch_size=piece_size, piece_size=piece_size, device=device
-        ):
-            for piece in batch.pieces:
-                with arithmetic(precision, device):
-                    piece_loss, piece_hits = _loss_and_hits(model, piece)
-                loss += piece_loss
-                hits += piece_hits
-                targets += piece.num_targets
-            if on_progress is not None:
-                on_progress(batch.first_row + batch.samples, rows.num_rows)
+        with preserved_randomness(device):
+            for batch in batches(
+                rows, first_row=0, end_row=rows.num_rows, batch_size=piece_size, piece_size=piece_size, device=device
+            ):
+                for piece in batch.pieces:
+                    with arithmetic(precision, device):
+                        figures = objective(piece, evaluate=True)
+                    for name, figure in figures.items():
+                        sums[name] += figure
+                    targets += piece.num_targets
+                if heed is not None:
+                    heed()
     finally:
-        model.train(was_training)
+        objective.train(was_training)
     counted = max(1, targets)
-    return Validation(loss=float(loss) / counted, accuracy=int(hits) / counted, targets=targets)
-
-
-def _loss_and_hits(model: LMBase, piece: Piece) -> tuple[Tensor, Tensor]:
-    hidden = hidden_of(model)
-    if hidden is not None:
-        head = model.output_projection
-        states = hidden(piece.tokens, **piece.borders)  # (b, T, D)
-        return linear_cross_entropy_and_hits(states, head.weight, piece.targets, bias=head.bias)
-    logits = logits_of(model, piece)  # (b, T, V)
-    hits = ((logits.argmax(-1) == piece.targets) & (piece.targets != IGNORE)).sum()
-    return cross_entropy_sum(logits, piece.targets), hits
+    return Validation(loss=float(sums["loss"]) / counted, accuracy=float(sums["hits"]) / counted, targets=targets)

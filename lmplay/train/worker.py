@@ -15,15 +15,17 @@ from lmplay.base.base_model import LMBase
 from lmplay.base.base_runner import LMRunnerBase
 from lmplay.base.model_files import load_model
 from lmplay.base.runner_list import get_runner
-from lmplay.data import open_stage, open_validation
+from lmplay.data import ValidationData, open_stage, open_validation
 from lmplay.plans import Plan, parse_plan
-from lmplay.runs import RunWriter, read_run_file, read_status, resolve_checkpoint
-from lmplay.train.checkpoint import newest_whole_checkpoint
+from lmplay.runs import RunWriter, point_to, read_run_file, read_status, resolve_checkpoint
 from lmplay.train.config import TrainConfig
-from lmplay.train.control import Control, StopTraining
-from lmplay.train.device import check_precision, choose_device, set_matmul_precision
-from lmplay.train.loop import Stage, Trainer
-from lmplay.train.randomness import seed_everything
+from lmplay.train.control import Control
+from lmplay.train.course import Course, Stage
+from lmplay.train.device import check_precision, choose_device, set_arithmetic
+from lmplay.train.keep.checkpoint import FoundCheckpoint, newest_whole_checkpoint, set_damaged_aside
+from lmplay.train.keep.randomness import seed_everything
+from lmplay.train.loop import Trainer
+from lmplay.train.orders import StopTraining
 from lmplay.train.request import RunRequest
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 
@@ -37,14 +39,11 @@ def work(folder: Path) -> int:
         try:
             trainer = build_trainer(folder, run, writer)
             trainer.train()
+            trainer.log.event("finished", step=trainer.course.progress.step)
         except StopTraining as stop:
-            writer.event("stopped", reason=stop.reason)
-            writer.status(state="stopped", reason=stop.reason, activity=None)
-            return stop.exit_status
+            return _end(writer, "stopped", stop.exit_status, reason=stop.reason)
         except KeyboardInterrupt:
-            writer.event("stopped", reason="interrupted twice: not saved")
-            writer.status(state="stopped", reason="interrupted twice: not saved", activity=None)
-            return 130
+            return _end(writer, "stopped", 130, reason="interrupted twice: not saved")
         except LMPlayError as error:
             traceback.print_exc()
             writer.failed(error)
@@ -53,9 +52,18 @@ def work(folder: Path) -> int:
             traceback.print_exc()
             writer.failed(error)
             return 1
-        writer.event("finished", step=trainer.progress.step)
-        writer.status(state="done", activity=None, **trainer.position())
-        return 0
+        return _end(writer, "done", 0, **trainer.report.position())
+
+
+def _end(writer: RunWriter, state: str, exit_status: int, **fields: Any) -> int:
+    """The last words; they are not waited for: a full disk must not keep a process that is to end."""
+    try:
+        if state == "stopped":
+            writer.event("stopped", **fields)
+        writer.status(state=state, activity=None, **fields)
+    except OSError as error:
+        print(f"the run is {state}, which could not be written: {error}", file=sys.stderr)  # noqa: T201
+    return exit_status
 
 
 def build_trainer(folder: Path, run: dict[str, Any], writer: RunWriter) -> Trainer:
@@ -64,73 +72,87 @@ def build_trainer(folder: Path, run: dict[str, Any], writer: RunWriter) -> Train
     plan = parse_plan(run["plan"]["content"], name=run["plan"]["name"], folder=Path(run["plan"]["folder"]))
     device = choose_device(request.device)
     runner = get_runner(request.experiment)
-    found = newest_whole_checkpoint(folder / "checkpoints")
-    for problem in found.damaged if found else ():
-        writer.event("warning", message=f"{problem}: passed over")
+    checkpoints = folder / "checkpoints"
+    found = find_checkpoint(checkpoints, writer)
     seed_everything(request.seed)
-    model = load_model(found.folder) if found else build_model(runner, request)
-    model.to(device)
+    # Built in full even where weights are about to be loaded: buffers may come of random numbers too.
+    model = build_model(runner, request, with_weights=found is None).to(device)
     configs = stage_configs(request, runner, plan, model.max_len)
     for config in configs:
         check_precision(config.precision, device, force=True)  # who started the run was asked already
-    set_matmul_precision(configs[0].precision)
+    set_arithmetic(configs[0])
     control = Control(writer, request, lambda changed: stage_configs(changed, runner, plan, model.max_len))
     control.listen()
+    stages, validation = open_data(plan, configs, request, control)
+    trainer = Trainer(
+        model=model,
+        experiment=request.experiment,
+        course=Course(stages, request.limits),
+        validation=validation if validation.num_rows else None,
+        device=device,
+        checkpoints=checkpoints,
+        log=control.log,
+        seed=request.seed,
+        orders=control,
+    )
+    if found:
+        trainer.restore(found.folder)
+        control.log.resumed(trainer.course.progress.step, checkpoint=found.folder.name)
+    else:
+        if read_status(folder).step:
+            control.log.resumed(0)  # killed before its first checkpoint: what it had logged did not last
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        control.log.event("started", device=str(device), parameters=parameters)
+    where = trainer.report.position()
+    control.log.status(state="running", activity=None, device=str(device), validation_key=validation.key, **where)
+    return trainer
+
+
+def find_checkpoint(checkpoints: Path, writer: RunWriter) -> FoundCheckpoint | None:
+    """The newest whole checkpoint; damaged ones beyond it are set aside, so that nothing takes them for whole."""
+    found = newest_whole_checkpoint(checkpoints)
+    if found is not None and found.damaged:
+        set_damaged_aside(checkpoints, after=found.step)
+        point_to(checkpoints, "latest", found.folder.name)
+        for problem in found.damaged:
+            writer.event("warning", message=f"{problem}: set aside; going on from step {found.step}")
+    return found
+
+
+def open_data(
+    plan: Plan, configs: list[TrainConfig], request: RunRequest, control: Control
+) -> tuple[list[Stage], ValidationData]:
+    """The rows of every stage and of the validation part; what is not prepared yet is prepared now."""
 
     def report_preparation(what: str, done: int, total: int | None) -> None:
-        control.obey_before_training()
-        writer.status(activity=f"{what} {done / total:.0%}" if total else f"{what} {done:,}")
+        control.heed_stop()
+        control.log.status(activity=f"{what} {done / total:.0%}" if total else f"{what} {done:,}")
 
     packing = request.data_config().packing
-    data = [
-        open_stage(
+    stages = []
+    for index, (stage, config) in enumerate(zip(plan.stages, configs, strict=True)):
+        rows = open_stage(
             plan,
             index,
             sequence_length=length_of(config),
-            packing=plan.stages[index].packing or packing,
+            packing=stage.packing or packing,
             seed=request.seed,
             progress=report_preparation,
         )
-        for index, config in enumerate(configs)
-    ]
+        stages.append(Stage(name=stage.name, config=config, data=rows))
     validation = open_validation(
         plan,
         sequence_length=max(length_of(config) for config in configs),
         packing=packing,
         progress=report_preparation,
     )
-    trainer = Trainer(
-        model=model,
-        experiment=request.experiment,
-        stages=[
-            Stage(name=stage.name, config=config, data=rows)
-            for stage, config, rows in zip(plan.stages, configs, data, strict=True)
-        ],
-        validation=validation if validation.num_rows else None,
-        limits=request.limits,
-        device=device,
-        folder=folder,
-        log=writer,
-        seed=request.seed,
-        obey=control.obey,
-    )
-    if found:
-        trainer.restore(found.folder)
-        writer.resumed(trainer.progress.step, checkpoint=found.folder.name)
-    else:
-        if read_status(folder).step:
-            writer.resumed(0)  # killed before its first checkpoint: what it had logged did not last
-        writer.event("started", device=str(device), parameters=sum(p.numel() for p in model.parameters()))
-    writer.status(
-        state="running", activity=None, device=str(device), validation_key=validation.key, **trainer.position()
-    )
-    return trainer
+    return stages, validation
 
 
-def build_model(runner: LMRunnerBase, request: RunRequest) -> LMBase:
-    """A fresh model, or one that starts from the weights of `initial_model`."""
+def build_model(runner: LMRunnerBase, request: RunRequest, *, with_weights: bool = True) -> LMBase:
+    """A fresh model, or one that starts from the weights of `initial_model` unless they are about to be replaced."""
     model = runner.build_model(**request.model)
-    if request.initial_model is None:
+    if request.initial_model is None or not with_weights:
         return model
     folder = resolve_checkpoint(request.initial_model)
     try:
@@ -172,5 +194,3 @@ def main(arguments: list[str]) -> int:
     except LMPlayError as error:
         print(f"lmplay: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_status
-    finally:
-        sys.stdout.flush()

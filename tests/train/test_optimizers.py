@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lmplay.train.config import TrainConfig
-from lmplay.train.optimizers import (
+from lmplay.train.update.optimizers import (
     OPTIMIZERS,
     apply_freezing,
     build_optimizer,

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from lmplay.base.base_model import hidden_of
 from lmplay.base.runner_list import get_runner
 from lmplay.data import Batch
 from lmplay.modules.losses import IGNORE
 from lmplay.train.config import TrainConfig
 from lmplay.train.feed import to_device
-from lmplay.train.optimizers import build_optimizer
-from lmplay.train.step import TrainStep, hidden_of, loss_function
+from lmplay.train.update.objective import Objective
+from lmplay.train.update.optimizers import build_optimizer
+from lmplay.train.update.step import TrainStep
 
 CPU = torch.device("cpu")
 ROWS, LENGTH = 6, 12
@@ -111,7 +113,7 @@ def test_a_subclass_that_changes_forward_alone_is_trained_through_its_forward() 
     expected = torch.nn.functional.cross_entropy(
         model(piece.tokens).flatten(0, 1), piece.targets.flatten(), reduction="sum"
     )
-    torch.testing.assert_close(loss_function(model, "auto")(piece)["loss"], expected)
+    torch.testing.assert_close(Objective(model, "auto")(piece)["loss"], expected)
 
 
 def test_a_batch_without_any_target_changes_nothing() -> None:

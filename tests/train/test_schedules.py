@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmplay.train.config import TrainConfig
-from lmplay.train.schedules import factor, learning_rate
+from lmplay.train.update.schedules import factor, learning_rate
 
 
 def config(**changes: object) -> TrainConfig:

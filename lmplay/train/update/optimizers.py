@@ -73,17 +73,38 @@ def build_optimizer(model: nn.Module, config: TrainConfig, device: torch.device)
         {"params": kept, "weight_decay": 0.0, "decayed": False},
     ]
     groups = [group for group in groups if group["params"]]
+    if config.optimizer == "muon":
+        groups = _with_hidden_matrices_apart(model, groups)
     return OPTIMIZERS[config.optimizer](groups, config, device)
 
 
+def _with_hidden_matrices_apart(model: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same groups, with the matrices between embedding and head in one of their own: what Muon is meant for."""
+    head = getattr(model, "output_projection", None)  # a model that computes its logits otherwise has none
+    outer = {id(parameter) for parameter in head.parameters()} if isinstance(head, nn.Module) else set()
+
+    def is_hidden(parameter: nn.Parameter) -> bool:
+        return parameter.ndim == 2 and id(parameter) not in outer
+
+    apart: list[dict[str, Any]] = []
+    for group in groups:
+        for hidden in (True, False):
+            chosen = [entry for entry in group["params"] if (group["decayed"] and is_hidden(entry[1])) == hidden]
+            apart.append({**group, "params": chosen, "hidden_matrices": hidden})
+    return [group for group in apart if group["params"]]
+
+
 def set_hyperparameters(optimizer: Optimizer, config: TrainConfig) -> None:
-    """Give an optimizer that goes on into another stage that stage's settings; the rate is set at each step."""
+    """Give an optimizer that goes on, into another stage or with changed settings, what it reads from its groups beside
+    the rate, which is set at each step.
+    """
     for group in optimizer.param_groups:
         group["weight_decay"] = config.weight_decay if group.get("decayed", True) else 0.0
-        if "betas" in group:
-            group["betas"] = (config.beta1, config.beta2)
-        if "eps" in group and "betas" in group:
-            group["eps"] = config.eps
+        if group.get("hidden_matrices"):
+            continue  # Muon's momentum and its epsilon are its own
+        named = {"betas": (config.beta1, config.beta2), "eps": config.eps, "momentum": config.beta1}
+        named["alpha"] = config.beta2  # rmsprop's name for it
+        group.update({name: value for name, value in named.items() if name in group})
 
 
 class MuonWithAdamW(Optimizer):
@@ -94,22 +115,16 @@ class MuonWithAdamW(Optimizer):
     """
 
     def __init__(self, groups: list[dict[str, Any]], config: TrainConfig, device: torch.device) -> None:
-        hidden = [entry for group in groups for entry in group["params"] if _is_hidden_matrix(*entry)]
-        taken = {id(parameter) for _, parameter in hidden}
-        rest = [
-            {**group, "params": [entry for entry in group["params"] if id(entry[1]) not in taken]} for group in groups
-        ]
+        hidden = [group for group in groups if group["hidden_matrices"]]
+        rest = [group for group in groups if not group["hidden_matrices"]]
         if not hidden:
             raise WrongUsageError("train.optimizer=muon: the model has no hidden matrices to train; use adamw")
-        self.parts: list[Optimizer] = [
-            torch.optim.Muon(
-                hidden, lr=config.lr, weight_decay=config.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-            )
-        ]
-        if rest := [group for group in rest if group["params"]]:
+        muon = torch.optim.Muon(hidden, lr=config.lr, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+        self.parts: list[Optimizer] = [muon]
+        if rest:
             self.parts.append(_adamw(rest, config, device))
         # The base class keeps no state of its own: groups are the parts' own dicts, so that a new rate reaches them.
-        super().__init__([{"params": [parameter for _, parameter in hidden]}], {"lr": config.lr})
+        super().__init__(muon.param_groups, {"lr": config.lr})
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -124,10 +139,6 @@ class MuonWithAdamW(Optimizer):
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
-
-
-def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim == 2 and ".blocks." in f".{name}" and not getattr(parameter, "skip_weight_decay", False)
 
 
 def _adamw(groups: Iterable[dict[str, Any]], config: TrainConfig, device: torch.device) -> Optimizer:

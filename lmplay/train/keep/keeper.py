@@ -1,0 +1,97 @@
+"""The checkpoints of one run: when one is due again, written in the background, pointed to, pruned by policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lmplay.runs import point_to
+from lmplay.train.config import TrainConfig
+from lmplay.train.keep.checkpoint import (
+    About,
+    Content,
+    checkpoint_steps,
+    read_about,
+    remove_checkpoint,
+    remove_remainders,
+)
+from lmplay.train.keep.disk import PatientLog, free_bytes
+from lmplay.train.keep.progress import Progress
+from lmplay.train.keep.retention import next_to_give_up, superfluous
+from lmplay.train.keep.saver import BackgroundSaver, SaveAbandonedError
+from lmplay.train.orders import Orders
+
+
+class Keeper:
+    """Saves each step at most once; `config` is that of the stage that is trained and may change."""
+
+    def __init__(self, checkpoints: Path, log: PatientLog, config: TrainConfig, orders: Orders) -> None:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        remove_remainders(checkpoints)
+        self.config = config
+        self.saved_step: int | None = None
+        self._checkpoints = checkpoints
+        self._log = log
+        self._orders = orders
+        self._saver = BackgroundSaver(checkpoints, on_written=self._after_writing, heed=self._while_waiting)
+
+    def save(self, progress: Progress, take: Callable[[], Content]) -> None:
+        """Save what `take` gives unless this very step is saved already; returns while it is still being written."""
+        if self.saved_step == progress.step:
+            return
+        every = self.config.keep_every
+        if every and progress.samples // every > progress.milestone_samples // every:
+            progress.milestone_samples, progress.milestone_step = progress.samples, progress.step
+        self._saver.save(take())
+        self.saved_step = progress.step
+
+    def settle(self) -> None:
+        """Wait until what was saved is on the disk; raises what went wrong with it."""
+        self._saver.settle()
+
+    def settle_or_give_up(self) -> str | None:
+        """As `settle`, when the run is to end: why a checkpoint was given up, if the disk stays full."""
+        try:
+            self._saver.settle()
+        except SaveAbandonedError as error:
+            return str(error)
+        return None
+
+    @property
+    def seconds_per_save(self) -> float:
+        """Of the slowest checkpoint of this process so far."""
+        return self._saver.slowest
+
+    def wait_for_room(self) -> None:
+        """While the newest checkpoint finds no room on the disk, the run is paused."""
+        self._log.wait_for_room(lambda: self._saver.shortage)
+
+    def _while_waiting(self) -> None:
+        """Called several times a second while the training waits for a checkpoint to be written."""
+        if self._saver.shortage is not None:
+            if self._orders.stopping:
+                self._saver.abandon()
+            self._log.status(state="paused", activity=f"waiting for room: {self._saver.shortage}")
+        self._orders.heed()
+
+    def _after_writing(self, folder: Path, content: Content) -> None:
+        """In the writer's thread: the checkpoint in `folder` is whole."""
+        best = content.state["progress"]["best_step"]
+        point_to(self._checkpoints, "latest", folder.name)
+        if best == content.about.step:
+            point_to(self._checkpoints, "best", folder.name)
+        self._prune(protected={content.about.step} | ({best} if best is not None else set()))
+        self._log.impatient.event("saved", step=content.about.step, checkpoint=folder.name)
+
+    def _prune(self, *, protected: set[int]) -> None:
+        for step in superfluous(self._saved(), self.config, protected=protected):
+            remove_checkpoint(self._checkpoints, step)
+        while free_bytes(self._checkpoints) < self.config.keep_free_gb * 1e9:
+            given_up = next_to_give_up(self._saved(), self.config, protected=protected)
+            if given_up is None:
+                return
+            remove_checkpoint(self._checkpoints, given_up)
+
+    def _saved(self) -> list[About]:
+        steps = checkpoint_steps(self._checkpoints)
+        return [about for step in steps if (about := read_about(self._checkpoints / str(step))) is not None]

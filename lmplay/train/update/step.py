@@ -1,0 +1,89 @@
+"""One optimizer update: forward and backward over the pieces, clip, step.
+
+The targets of the whole effective batch are counted first and the loss is a sum over that count, so the size of the
+pieces never changes the result. Nothing in here waits for the device: results stay tensors until they are logged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lmplay.base.base_model import LMBase
+from lmplay.train.config import TrainConfig
+from lmplay.train.device import arithmetic
+from lmplay.train.feed import DeviceBatch, Piece
+from lmplay.train.update.memory import as_out_of_memory
+from lmplay.train.update.objective import Objective
+from lmplay.train.update.skipping import step_if
+
+
+@dataclass
+class StepResult:
+    """What one update gives to the log; scalars on the device."""
+
+    loss: Tensor  # mean over all target tokens of the batch, in nats
+    grad_norm: Tensor  # before clipping
+    finite: Tensor  # bool: False where the update was skipped
+    terms: dict[str, Tensor] = field(default_factory=dict)  # what a model's train_loss added, by name
+
+
+class TrainStep:
+    """`step(batch, lr)` makes one update of `model` and returns what to log.
+
+    Raises `OutOfMemory` where a piece does not fit: then weights and optimizer are as they were.
+    """
+
+    def __init__(self, model: LMBase, optimizer: Optimizer, config: TrainConfig, device: torch.device) -> None:
+        self.optimizer = optimizer
+        self.config = config
+        self.device = device
+        self.objective = Objective(model, config.loss)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def __call__(self, batch: DeviceBatch, lr: float) -> StepResult:
+        with as_out_of_memory():
+            terms = self.accumulate(batch)
+        loss = terms.pop("loss")
+        grad_norm = self._clip()
+        finite = torch.isfinite(grad_norm) & torch.isfinite(loss)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        step_if(finite, self.optimizer)
+        self.scaler.update()
+        return StepResult(loss=loss, grad_norm=grad_norm, finite=finite, terms=terms)
+
+    def accumulate(self, batch: DeviceBatch) -> dict[str, Tensor]:
+        """Leave the gradient of the batch's mean loss in `.grad`; return the mean of each term over its targets."""
+        self.optimizer.zero_grad(set_to_none=True)
+        means: dict[str, Tensor] = {}
+        for piece in batch.pieces:
+            if piece.num_targets == 0:
+                continue
+            for name, term in self._backward(piece, batch.num_targets).items():
+                means[name] = means[name] + term if name in means else term
+        return means or {"loss": torch.full((), torch.nan, device=self.device)}
+
+    def _backward(self, piece: Piece, num_targets: int) -> dict[str, Tensor]:
+        """Add a piece's share of the gradient; returns its share of each term's mean."""
+        with arithmetic(self.config.precision, self.device):
+            terms = {name: _wide(term) / num_targets for name, term in self.objective(piece).items()}
+            total = torch.stack(list(terms.values())).sum()
+        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _clip(self) -> Tensor:
+        """Scale the gradient down to `grad_clip`; returns its norm before."""
+        self.scaler.unscale_(self.optimizer)
+        grad_norm = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
+        if self.config.grad_clip:
+            nn.utils.clip_grads_with_norm_(self.trained, self.config.grad_clip, grad_norm)
+        return grad_norm
+
+
+def _wide(term: Tensor) -> Tensor:
+    return term.float() if term.dtype.itemsize < 4 else term
