@@ -11,11 +11,11 @@ from typing import NoReturn
 import typer
 
 import lmplay
-from lmplay.cli import attach, chat, check, compare, ctl, data, describe, generate, plans, plot, queue, run, runs
+from lmplay.cli import attach, chat, check, compare, ctl, data, describe, generate, new, plans, plot, queue, run, runs
 from lmplay.cli import list as list_
 from lmplay.cli.errors import run_app
 
-GROUPS = (list_, describe, check, run, runs, attach, ctl, queue, compare, plot, generate, chat, plans, data)
+GROUPS = (list_, describe, check, new, run, runs, attach, ctl, queue, compare, plot, generate, chat, plans, data)
 
 app = typer.Typer(
     name="lmplay",
