@@ -24,7 +24,7 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     """Run `app` on `arguments`; returns the exit status, having printed at most one line to standard error."""
     arguments, debug = _take_debug(arguments)
     try:
-        status = app(arguments, standalone_mode=False, prog_name=name)
+        status = _call(app, name, arguments)
         sys.stdout.flush()
     except TyperException as error:
         return _say(name, _usage_message(error), 2)
@@ -53,6 +53,17 @@ def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     kept = [argument for place, argument in enumerate(arguments) if argument != "--debug" or place > end]
     return kept, len(kept) < len(arguments) or os.environ.get("LMPLAY_DEBUG") == "1"
+
+
+def _call(app: typer.Typer, name: str, arguments: Sequence[str]) -> object:
+    try:
+        return app(arguments, standalone_mode=False, prog_name=name)
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        if context is None or str(error) != context.get_help():
+            raise
+        print(error)  # noqa: T201 (a group was called without a command: the "error" is its help)
+        return 0
 
 
 def _usage_message(error: TyperException) -> str:

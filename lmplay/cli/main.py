@@ -1,6 +1,6 @@
-"""The `lmplay` command: one Typer app; each group of commands registers itself from a file of its own.
+"""The `lmplay` command: one Typer app whose commands are named in commands.py, each in a file of its own.
 
-No command group imports torch before one of its commands runs, so that `--help` answers at once.
+No file of a command is imported before it is asked for, and none imports torch before it runs.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from typing import NoReturn
 import typer
 
 import lmplay
-from lmplay.cli import attach, chat, check, compare, ctl, data, describe, generate, new, plans, plot, queue, run, runs
-from lmplay.cli import list as list_
+from lmplay.cli.commands import Commands
 from lmplay.cli.errors import run_app
-
-GROUPS = (list_, describe, check, new, run, runs, attach, ctl, queue, compare, plot, generate, chat, plans, data)
 
 app = typer.Typer(
     name="lmplay",
+    cls=Commands,
     help="Try new language-model architectures: copy the baseline, change it, check it, train it, compare, talk to it.",
     epilog="Errors are one line; --debug on any command shows the traceback. Exit status: 0 done, 1 failed, 2 wrong "
     "usage, 130 interrupted.",
@@ -36,10 +34,6 @@ def _options(
     if version:
         typer.echo(f"lmplay {lmplay.__version__}")
         raise typer.Exit
-
-
-for group in GROUPS:
-    group.register(app)
 
 
 def main() -> NoReturn:

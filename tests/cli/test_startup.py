@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+from lmplay import cli
+from lmplay.cli.commands import COMMANDS, LoadedWhenAsked
 
 LMPlay = Callable[..., subprocess.CompletedProcess[str]]
 SLOW = ("torch", "numpy", "datasets", "transformers")
@@ -22,7 +26,21 @@ def test_help_needs_no_torch() -> None:
         "try:\n    main()\nexcept SystemExit:\n    pass"
     )
     assert "typer" in loaded
-    assert not loaded & set(SLOW)
+    assert not loaded & {*SLOW, "pydantic", "rich", "psutil"}
+
+
+def test_the_help_names_the_commands_there_are(lmplay: LMPlay) -> None:
+    registering = {
+        file.stem for file in Path(cli.__file__).parent.glob("*.py") if "\ndef register(" in file.read_text("utf-8")
+    }
+    assert {file for file, _ in COMMANDS.values()} == registering - {"runs_show"}  # a part of `lmplay runs`
+    for name in COMMANDS:
+        assert LoadedWhenAsked()[name].help, name
+    written = lmplay("--help").stdout.partition("Commands:")[2]
+    for name, (_, line) in COMMANDS.items():
+        assert f"  {name} " in written
+        assert f"{line}\n" in written  # whole, on one line
+    assert lmplay().stdout == lmplay("--help").stdout
 
 
 def test_run_directories_plans_and_settings_need_no_torch() -> None:
