@@ -194,28 +194,3 @@ def get_runner(name: str, **kwargs: Any) -> LMRunnerBase:
             raise WrongUsageError(f"the experiment {name!r} is broken: {broken.error} [{broken.file}]")
     hint = did_you_mean(name, MODEL_RUNNERS)
     raise WrongUsageError(f"no experiment is called {name!r}{hint or '; `lmplay list` shows them all'}")
-
-
-def list_experiments() -> list[dict[str, Any]]:
-    """Every registered name and every broken experiment, in the shape of `lmplay list --json`."""
-    rows: list[dict[str, Any]] = [
-        {
-            "name": entry.name,
-            "description": entry.description,
-            "long_name": entry.long_name,
-            "module": entry.module,
-            "broken": None,
-        }
-        for entry in MODEL_RUNNERS.values()
-    ]
-    rows += [
-        {
-            "name": broken.name,
-            "description": "",
-            "long_name": broken.name,
-            "module": broken.module,
-            "broken": f"{broken.error} [{broken.file}]",
-        }
-        for broken in broken_experiments()
-    ]
-    return sorted(rows, key=lambda row: (row["broken"] is not None, row["name"]))

@@ -18,7 +18,7 @@ def list_command(
 
     An experiment that can't be imported is listed with its error; the others are not harmed by it.
     """
-    from lmplay.base.runner_list import list_experiments
+    from lmplay.base.listing import list_experiments
 
     if json:
         typer.echo(to_json(list_experiments(), indent=2))
@@ -28,7 +28,7 @@ def list_command(
 
 def print_list() -> None:
     """Names and descriptions, one a line, on standard output; broken experiments on standard error."""
-    from lmplay.base.runner_list import list_experiments
+    from lmplay.base.listing import list_experiments
 
     rows = list_experiments()
     width = max((len(row["name"]) for row in rows), default=0)

@@ -34,7 +34,7 @@ class Tiny(LMBase):
         super().__init__("tiny", max_len=max_len)
         self.fc = nn.Linear(width, width)
 """
-LIST = "import json; from lmplay.base.runner_list import list_experiments; print(json.dumps(list_experiments()))"
+LIST = "import json; from lmplay.base.listing import list_experiments; print(json.dumps(list_experiments()))"
 
 
 def experiment(home: Path, folder: str, *, name: str | None = None, versions: str | None = None) -> Path:
@@ -105,7 +105,7 @@ def test_a_name_claimed_from_two_places_is_an_error_that_names_both(tmp_path: Pa
     first = experiment(tmp_path, "first", name="twice")
     second = experiment(tmp_path, "second", name="twice")
     code = (
-        "from lmplay.base.runner_list import *\n"
+        "from lmplay.base.runner_list import *; from lmplay.base.listing import list_experiments\n"
         "assert 'twice' not in MODEL_RUNNERS and 'gpt2ish' in MODEL_RUNNERS\n"
         "try: get_runner('twice')\n"
         "except Exception as error: print(type(error).__name__, error)\n"
