@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lmplay.base.settings import checked_settings
+
 if TYPE_CHECKING:
     from lmplay.base.base_model import LMBase
 
@@ -41,3 +43,7 @@ class LMRunnerBase(ABC):
     @abstractmethod
     def build_model(self, **typed: Any) -> LMBase:
         """A new model. `typed` settings beat the version's own; an unknown one is a `WrongUsageError`."""
+
+    def checked(self, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """`typed` as the model gets it. Raises `WrongUsageError` for an unknown setting or a value of another kind."""
+        return checked_settings(typed, self.model_parameters(), of=self.name or self.model_class.__name__)

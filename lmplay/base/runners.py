@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lmplay.base.base_runner import LMRunnerBase
 from lmplay.base.constructor import constructor_parameters
+from lmplay.base.settings import checked_settings
 from lmplay.utils.errors import LMPlayError, WrongUsageError
-from lmplay.utils.names import did_you_mean
 
 if TYPE_CHECKING:
     from lmplay.base.base_model import LMBase
@@ -33,8 +33,9 @@ class BasicModelRunner(LMRunnerBase):
             raise TypeError(f"the settings of a model are given by name; got {len(args)} without one")
         self._model_class = model_class
         super().__init__(overrides=overrides, train=train)
-        self._check_names(self.overrides)
-        self.overrides = {**self.overrides, **self._checked(kwargs)}
+        # Of the overrides the names alone: a version may mean a kind of value that the constructor's default is not.
+        checked_settings(dict.fromkeys(self.overrides), constructor_parameters(model_class), of=model_class.__name__)
+        self.overrides = {**self.overrides, **self.checked(kwargs)}
 
     @property
     def model_class(self) -> type[LMBase]:
@@ -47,7 +48,7 @@ class BasicModelRunner(LMRunnerBase):
         }
 
     def build_model(self, **typed: Any) -> LMBase:
-        settings = {**self.overrides, **self._checked(typed)}
+        settings = {**self.overrides, **self.checked(typed)}
         try:
             return self._model_class(**settings)
         except ValueError as error:
@@ -59,34 +60,3 @@ class BasicModelRunner(LMRunnerBase):
                 f"{self._model_class.__name__} uses {error.name} without importing it; "
                 f"add `from lmplay.utils import {error.name}` to {self._model_class.__module__}"
             ) from error
-
-    def _check_names(self, settings: Mapping[str, Any]) -> None:
-        legal = constructor_parameters(self._model_class)
-        for name in settings:
-            if name not in legal:
-                hint = did_you_mean(name, legal) or f"; it takes {', '.join(legal) or 'no settings'}"
-                raise WrongUsageError(
-                    f"the model of {self.name or self._model_class.__name__} has no setting {name!r}{hint}"
-                )
-
-    def _checked(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings that the model takes, each a value of the kind that its default is."""
-        self._check_names(settings)
-        parameters = self.model_parameters()
-        return {name: _like_default(name, value, parameters[name].default) for name, value in settings.items()}
-
-
-def _like_default(name: str, value: Any, default: Any) -> Any:
-    """`value`, a whole number made a float where the default is one. Raises `WrongUsageError` for another kind."""
-    kinds: dict[type, tuple[tuple[type, ...], str]] = {
-        bool: ((bool,), "true or false"),
-        int: ((int,), "a whole number"),
-        float: ((int, float), "a number"),
-        str: ((str,), "text"),
-    }
-    if type(default) not in kinds or value is None:
-        return value
-    accepted, wanted = kinds[type(default)]
-    if not isinstance(value, accepted) or (isinstance(value, bool) and type(default) is not bool):
-        raise WrongUsageError(f"model.{name} must be {wanted}, not {value!r}")
-    return float(value) if isinstance(value, int) and type(default) is float else value

@@ -29,7 +29,6 @@ from lmplay.train.record import code_sum, provenance
 from lmplay.train.request import (
     TOP_LEVEL_KEYS,
     RunRequest,
-    check_model_keys,
     parse_assignments,
     read_config_file,
     validated,
@@ -98,7 +97,7 @@ def prepare(asked: Asked) -> Prepared:
     train = {**file.get("train", {}), **typed["train"], **{k: v for k, v in asked.train.items() if v is not None}}
     model = {**file.get("model", {}), **typed["model"], **{k: v for k, v in asked.model.items() if v is not None}}
     runner = get_runner(str(top["experiment"]))
-    check_model_keys(model, runner.model_parameters(), experiment=runner.name)
+    model = runner.checked(model)
     device = choose_device(top["device"] or "auto")
     if asked.amp and "precision" not in train:
         train["precision"] = amp_precision(device)

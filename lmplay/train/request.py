@@ -6,7 +6,6 @@ two, already merged; the others are merged stage by stage in `stage_config`. Not
 
 from __future__ import annotations
 
-import inspect
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -56,7 +55,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
     """`["model.num_blocks=2", "train.lr=1e-3"]` -> `{"model": {...}, "train": {...}, "data": {}}`.
 
     Values are read as JSON where they are JSON (numbers, true, false, null, lists), else as text. Keys of `train` and
-    `data` are checked here; those of `model` need the model's class and are checked by `check_model_keys`.
+    `data` are checked here; those of `model` need the model's class and are checked by its runner.
     """
     tables: dict[str, dict[str, Any]] = {"model": {}, "train": {}, "data": {}}
     for assignment in assignments:
@@ -102,26 +101,6 @@ def validated(settings: type[Settings], values: Mapping[str, Any], *, where: str
             raise WrongUsageError(f"unknown key {where}.{name}{did_you_mean(name, known)}") from error
         reason = first["msg"][:1].lower() + first["msg"][1:]
         raise WrongUsageError(f"{where}.{name}={first['input']!r}: {reason}") from error
-
-
-def check_model_keys(typed: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter], *, experiment: str) -> None:
-    """Refuse a typed `model.*` key that the model doesn't take, or a value of another kind than its default.
-
-    A model's `**ignore` swallows unknown keys, so without this a typo would train the wrong model in silence.
-    """
-    for name, value in typed.items():
-        if name not in parameters:
-            known = [f"model.{key}" for key in parameters]
-            hint = did_you_mean(f"model.{name}", known) or f"; it takes {', '.join(parameters) or 'none'}"
-            raise WrongUsageError(f"unknown key model.{name}: {experiment} takes no such argument{hint}")
-        default = parameters[name].default
-        if default is None or default is inspect.Parameter.empty or value is None:
-            continue
-        fits = isinstance(value, int | float) if isinstance(default, float) else isinstance(value, type(default))
-        if not fits or (isinstance(value, bool) and not isinstance(default, bool)):
-            raise WrongUsageError(
-                f"model.{name}={value!r}: expected {type(default).__name__}, as its default {default!r} is"
-            )
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

@@ -55,9 +55,9 @@ def test_a_runner_knows_its_name_and_its_training_preset() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"widht": 3}, "no setting 'widht'; did you mean width"),
+        ({"widht": 3}, "unknown key model.widht: Forgetful takes no such argument; did you mean model.width"),
         ({"zzz": 3}, "it takes max_len, width, scale, gated"),
-        ({"width": "wide"}, "model.width must be a whole number, not 'wide'"),
+        ({"width": "wide"}, "model.width must be a whole number, as its default 4 is, not 'wide'"),
         ({"width": 2.5}, "model.width must be a whole number"),
         ({"width": True}, "model.width must be a whole number"),
         ({"gated": 1}, "model.gated must be true or false"),

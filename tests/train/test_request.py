@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tomllib
 from pathlib import Path
 
@@ -11,18 +10,12 @@ import pytest
 from lmplay.train.config import TrainConfig
 from lmplay.train.request import (
     RunRequest,
-    check_model_keys,
     dump_config,
     parse_assignments,
     parse_value,
     read_config_file,
 )
 from lmplay.utils.errors import LMPlayError, WrongUsageError
-
-
-def parameters(**defaults: object) -> dict[str, inspect.Parameter]:
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return {name: inspect.Parameter(name, kind, default=default) for name, default in defaults.items()}
 
 
 def test_assignments_are_sorted_into_their_tables_and_typed() -> None:
@@ -60,17 +53,6 @@ def test_a_wrong_assignment_is_refused_in_one_line(assignment: str, message: str
         parse_assignments([assignment])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_a_model_key_that_the_model_would_swallow_is_refused() -> None:
-    known = parameters(num_blocks=6, dropout=0.1, version="x")
-    check_model_keys({"num_blocks": 2, "dropout": 0}, known, experiment="gpt2ish")
-    with pytest.raises(WrongUsageError, match=r"unknown key model\.num_block: .* did you mean model\.num_blocks"):
-        check_model_keys({"num_block": 2}, known, experiment="gpt2ish")
-    with pytest.raises(WrongUsageError, match="expected int"):
-        check_model_keys({"num_blocks": "two"}, known, experiment="gpt2ish")
-    with pytest.raises(WrongUsageError, match="expected int"):
-        check_model_keys({"num_blocks": True}, known, experiment="gpt2ish")
 
 
 def test_nearer_settings_win() -> None:
