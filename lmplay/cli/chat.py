@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from lmplay.cli.generate import COMPILE_HELP, sampling_option, visible
+from lmplay.generate.chat import SEPARATOR
 from lmplay.generate.config import sampling_config
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.paths import cache_root
@@ -45,7 +47,10 @@ def chat_command(
         None, "--stop", help="End an answer before this string; may be given several times."
     ),
     template: str = typer.Option(
-        "{}", "--template", help="What the model is given of a message, {} being the message: 'Q: {}\\nA:'."
+        "auto",
+        "--template",
+        help="What the model is given of a message: auto is what it was trained with, plain the bare message, messages "
+        "'User: ... Assistant:'; or a text of yours with {} for the message, as 'Q: {}\\nA:'.",
     ),
     device: str = typer.Option("auto", "--device", help="Where to compute: auto, cpu, cuda or cuda:0."),
     weights: str = typer.Option(
@@ -56,6 +61,7 @@ def chat_command(
     """Talk to a trained model. /help lists what can be changed on the way; ctrl+c stops an answer, ctrl+d leaves."""
     from lmplay.generate.chat import Chat, megabytes
     from lmplay.generate.client import Engine
+    from lmplay.generate.template import PLAIN, named_template
     from lmplay.runs import resolve_checkpoint
 
     resolve_checkpoint(checkpoint)  # a wrong name is told before an engine is started for it
@@ -76,7 +82,7 @@ def chat_command(
             Engine(checkpoint, device=device, weights=weights, compile=compiled),
             screen,
             settings,
-            template=template.replace("\\n", "\n"),
+            template=named_template(template),
             interrupted=interrupts.count,
         )
         try:
@@ -88,6 +94,8 @@ def chat_command(
                 f"{megabytes(facts['weight_bytes'])} read a token, {facts['max_len']} tokens of context in a cache of "
                 f"{megabytes(facts['cache_bytes'])}"
             )
+            if (form := chat.speaker.conversation.template.form) != PLAIN.form:
+                screen.say(f"messages reach the model as {form!r}; --template plain sends them bare")
             if facts["not_compiled"] is not None:
                 screen.say(f"not compiled: {facts['not_compiled']}")
             if interactive:
@@ -149,7 +157,7 @@ def _prompt_session(chat: Chat) -> PromptSession[str]:
         auto_suggest=AutoSuggestFromHistory(),
         completer=WordCompleter(names, sentence=True),
         complete_while_typing=True,
-        bottom_toolbar=lambda: _fitted(chat.footer()),
+        bottom_toolbar=lambda: fitted(chat.footer()),
         prompt_continuation="  ",
         reserve_space_for_menu=4,
     )
@@ -198,7 +206,8 @@ class TerminalScreen:
     def say(self, line: str) -> None:
         self.end_answer()
         if self._interactive:
-            typer.secho(visible(line), dim=True)
+            width = shutil.get_terminal_size().columns
+            typer.secho("\n".join(textwrap.wrap(visible(line), width, drop_whitespace=False) or [""]), dim=True)
         else:
             typer.echo(line, err=True)
 
@@ -259,6 +268,14 @@ def _last_lines(text: str, limit: int, width: int) -> str:
     return "\n".join(lines[-limit:])
 
 
-def _fitted(line: str) -> str:
+def fitted(footer: str) -> str:
+    """Broken between its parts into as many lines as the terminal's width asks for."""
     width = shutil.get_terminal_size().columns
-    return line if len(line) <= width else line[: width - 1] + "…"
+    lines = [""]
+    for part in footer.split(SEPARATOR):
+        joined = f"{lines[-1]}{SEPARATOR}{part}" if lines[-1] else part
+        if len(joined) <= width or not lines[-1]:
+            lines[-1] = joined
+        else:
+            lines.append(part)
+    return "\n".join(lines)

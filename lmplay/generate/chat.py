@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,12 +15,14 @@ from typing import Any, Protocol
 from lmplay.generate.client import Engine, EngineDiedError, EngineRefusedError
 from lmplay.generate.config import SamplingConfig, sampling_config
 from lmplay.generate.conversation import Conversation, Turn
+from lmplay.generate.template import Template, taught_template
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay.utils.files import to_json, write_atomically
 from lmplay.utils.names import did_you_mean
 
 ALIASES = {"temp": "temperature", "penalty": "repetition_penalty", "exit": "quit"}
 DEFAULT_ALTERNATIVES = 3
+SEPARATOR = " · "
 
 
 class Screen(Protocol):
@@ -41,7 +43,9 @@ class Speaker:
     """One model in the chat, with its own view of the turns."""
 
     engine: Engine
-    conversation: Conversation
+    template: Template | None = None
+    """None takes the one that the checkpoint was trained with."""
+    conversation: Conversation = field(default_factory=Conversation)
     last: dict[str, Any] | None = None
     told_of_slide: bool = False
 
@@ -50,6 +54,21 @@ class Speaker:
         facts = self.engine.facts
         step = f" @{facts['step']}" if facts.get("step") is not None else ""
         return f"{facts.get('experiment', self.engine.checkpoint)}{step}"
+
+    def start(self, checkpoint: str | None = None) -> None:
+        """A new engine with its model; `checkpoint` as in `Engine.start`."""
+        self.engine.start(checkpoint)
+        self.engine.wait_until_ready()
+        self._take_up_template()
+
+    def reload(self) -> None:
+        self.engine.reload()
+        self._take_up_template()
+
+    def _take_up_template(self) -> None:
+        facts = self.engine.facts
+        self.conversation.template = self.template or taught_template(facts["checkpoint"])
+        self.conversation.end_of_text = facts.get("end_of_text")
 
 
 class Quit(Exception):
@@ -68,12 +87,12 @@ class Chat:
         screen: Screen,
         settings: SamplingConfig,
         *,
-        template: str = "{}",
+        template: Template | None = None,
         interrupted: Callable[[], int] = lambda: 0,
     ) -> None:
         self.screen = screen
         self.settings = settings
-        self.speaker = Speaker(engine, Conversation(template))
+        self.speaker = Speaker(engine, template)
         self.other: Speaker | None = None
         self.alternatives: int | None = None
         self._interrupted = interrupted
@@ -82,8 +101,7 @@ class Chat:
 
     def start(self) -> None:
         """Start the engine and wait for its model."""
-        self.speaker.engine.start()
-        self.speaker.engine.wait_until_ready()
+        self.speaker.start()
 
     def close(self) -> None:
         for speaker in self._speakers():
@@ -110,7 +128,7 @@ class Chat:
             chosen.append(f"top_p {settings.top_p:g}")
         if settings.min_p > 0:
             chosen.append(f"min_p {settings.min_p:g}")
-        return " · ".join([*parts, " ".join(chosen)])
+        return SEPARATOR.join([*parts, " ".join(chosen)])
 
     def ask(self, text: str) -> None:
         """Let each model answer, and keep the turn."""
@@ -146,11 +164,9 @@ class Chat:
         """A new engine with the same checkpoint, or with the newest where that one is gone by now."""
         speaker.last = None
         try:
-            speaker.engine.start(speaker.engine.facts["checkpoint"])
-            speaker.engine.wait_until_ready()
+            speaker.start(speaker.engine.facts["checkpoint"])
         except EngineRefusedError:
-            speaker.engine.start()
-            speaker.engine.wait_until_ready()
+            speaker.start()
             self.screen.say(f"its checkpoint is gone; now {speaker.title}")
 
     def _run(self, speaker: Speaker, request: dict[str, Any], text: str, write: Callable[[str], None]) -> None:
@@ -176,7 +192,7 @@ class Chat:
             speaker.conversation.turns.append(
                 Turn(
                     text=text,
-                    prompt=request["prompt"],
+                    prompt="".join(request["prompt"]),
                     prompt_tokens=event["prompt_tokens"],
                     answer=event["text"],
                     tokens=event["tokens"],
@@ -237,8 +253,8 @@ class Chat:
     def _help(self, _: str) -> None:
         for name, command in COMMANDS.items():
             self.screen.say(f"  /{name + ' ' + command.argument:<22} {command.help}")
-        for name, field in SamplingConfig.model_fields.items():
-            self.screen.say(f"  /{name + ' X':<22} {getattr(self.settings, name)!r}: {field.description}")
+        for name, setting in SamplingConfig.model_fields.items():
+            self.screen.say(f"  /{name + ' X':<22} {getattr(self.settings, name)!r}: {setting.description}")
         self.screen.say(
             "  /temp and /penalty are short for /temperature and /repetition_penalty; //x sends /x as text."
         )
@@ -299,7 +315,7 @@ class Chat:
     def _reload(self, _: str) -> None:
         for speaker in self._speakers():
             before = speaker.engine.facts.get("checkpoint")
-            speaker.engine.reload()
+            speaker.reload()
             same = " (no newer one yet)" if speaker.engine.facts["checkpoint"] == before else ""
             self.screen.say(f"now {speaker.title}{same}")
 
@@ -312,13 +328,13 @@ class Chat:
             return
         mine = self.speaker.engine
         engine = Engine(argument, **mine.options)
+        other = Speaker(engine, self.speaker.template)
         try:
-            engine.start()
-            engine.wait_until_ready()
+            other.start()
         except LMPlayError:
             engine.close()
             raise
-        self.other = Speaker(engine, Conversation(self.speaker.conversation.template))
+        self.other = other
         if engine.facts["tokenizer"] == mine.facts["tokenizer"]:
             self.other.conversation.turns.extend(self.speaker.conversation.turns)
         self.screen.say(

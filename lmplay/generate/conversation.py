@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lmplay.generate.template import PLAIN, Template
 from lmplay.utils.errors import WrongUsageError
 
 
@@ -24,22 +25,23 @@ class Turn:
 class Conversation:
     """A list of turns. A language model knows no turns: it continues one text, so the template is what marks them.
 
-    `{}` in the template stands for what was typed. A turn after the first begins on a new line.
+    Where the template says that answers are ended, `end_of_text`, the model's token for it, stands after each.
     """
 
-    def __init__(self, template: str = "{}") -> None:
-        if "{}" not in template:
-            raise WrongUsageError(f"the template {template!r} has no {{}}, which stands for what is typed")
+    def __init__(self, template: Template = PLAIN, end_of_text: int | None = None) -> None:
         self.template = template
+        self.end_of_text = end_of_text
         self.turns: list[Turn] = []
 
     @property
     def tokens(self) -> list[int]:
         """Of all turns, in order: the context of the next one."""
-        return [token for turn in self.turns for token in (*turn.prompt_tokens, *turn.tokens)]
+        end = [self.end_of_text] if self.template.ended and self.end_of_text is not None else []
+        return [token for turn in self.turns for token in (*turn.prompt_tokens, *turn.tokens, *end)]
 
-    def prompt_for(self, text: str) -> str:
-        return ("\n" if self.turns else "") + self.template.replace("{}", text)
+    def prompt_for(self, text: str) -> tuple[str, ...]:
+        """What the model is given of a message, in parts that are encoded apart."""
+        return self.template.prompt(text, first=not self.turns)
 
     def undo(self) -> Turn:
         """Take back the last turn. Raises `WrongUsageError` when there is none."""
@@ -48,8 +50,9 @@ class Conversation:
         return self.turns.pop()
 
     def as_dict(self) -> dict[str, Any]:
-        return {"template": self.template, "turns": [asdict(turn) for turn in self.turns]}
+        return {"template": self.template.form, "turns": [asdict(turn) for turn in self.turns]}
 
     def as_text(self) -> str:
         """The text that the model has seen and written."""
-        return "".join(turn.prompt + turn.answer for turn in self.turns) + "\n"
+        between = "\n" if self.template.ended else ""  # in place of a token that is no text
+        return between.join(turn.prompt + turn.answer for turn in self.turns) + "\n"

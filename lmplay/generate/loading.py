@@ -36,6 +36,7 @@ class Loaded:
             "weight_bytes": weight_bytes(self.model),
             "max_len": self.model.max_len,
             "tokenizer": self.model.tokenizer.name,
+            "end_of_text": self.model.tokenizer.eot_token,
             "load_seconds": self.seconds,
         }
 

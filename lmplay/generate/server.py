@@ -52,7 +52,9 @@ class GenerateRequest(_Request):
 
     op: Literal["generate"]
     context: tuple[int, ...] = Field(default=(), description="Tokens before the prompt: the turns so far.")
-    prompt: str = Field(default="", description="Text that is encoded and appended to the context.")
+    prompt: str | tuple[str, ...] = Field(
+        default="", description="Text that is encoded and appended to the context; parts of a list are encoded apart."
+    )
     settings: SamplingConfig = Field(default=SamplingConfig(), description="How to sample and when to stop.")
     probabilities: int | None = Field(default=None, ge=0, le=100, description="Ask for them, and so many alternatives.")
 
@@ -88,7 +90,8 @@ class Server:
         if self._session is None:
             raise WrongUsageError('no model is loaded yet; send {"op": "load", "checkpoint": "..."} first')
         model = self._session.model
-        new = model.tokenizer.encode_ordinary(request.prompt)
+        parts = (request.prompt,) if isinstance(request.prompt, str) else request.prompt
+        new = [token for part in parts for token in model.tokenizer.encode_ordinary(part)]
         whole = _known(model, [*request.context, *new]) or [model.tokenizer.eot_token]
         result = self._session.generate(
             whole,
@@ -100,7 +103,7 @@ class Server:
         self._send(
             request.id,
             "done",
-            **generation_as_dict(request.prompt, result),
+            **generation_as_dict("".join(parts), result),
             prompt_tokens=whole[len(request.context) :],
             reused_tokens=result.reused_tokens,
             slides=result.slides,

@@ -1,4 +1,4 @@
-"""How a conversation is written as text: the one template that training on `messages` and chatting share.
+"""How a conversation is written as text: the one place that training and chatting take their templates from.
 
 GPT-2's vocabulary has no tokens for roles, so roles are words, and the end-of-text token ends each of the assistant's
 turns:
@@ -20,6 +20,9 @@ ROLE_NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
 ANSWER_PROMPT = "Assistant:"
 """What stands before each of the assistant's turns; a model is asked for an answer by ending the text with it."""
 
+PAIR_TEMPLATE = "{prompt}\n{truth}"
+"""How a prompt and its truth are joined unless the plan says so."""
+
 TEMPLATE_VERSION = 1
 """Part of the key of token caches: raised with any change of this template."""
 
@@ -38,3 +41,18 @@ def turn_text(role: str, content: str) -> tuple[str, str]:
     if role == "assistant":
         return ANSWER_PROMPT, f" {content.strip()}"
     return f"{name}: {content.strip()}\n\n", ""
+
+
+def question_parts(template: str | None = None) -> tuple[str, ...]:
+    """What stands before an answer, `{}` being the question: of conversations, or of pairs joined by `template`.
+
+    Parts are encoded apart from each other, as in training: "\\n\\n" and "Assistant" have other tokens in one piece.
+
+    >>> question_parts()
+    ('User: {}\\n\\n', 'Assistant:')
+    >>> question_parts("Q: {prompt} A: {truth}")
+    ('Q: {} A: ',)
+    """
+    if template is None:
+        return turn_text("user", "{}")[0], ANSWER_PROMPT
+    return (template.removesuffix("{truth}").replace("{prompt}", "{}"),)

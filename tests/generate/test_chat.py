@@ -18,9 +18,11 @@ from typing import Any
 import psutil
 import pytest
 
+from lmplay.cli.chat import fitted
 from lmplay.generate.chat import Chat, Quit
 from lmplay.generate.client import EngineDiedError, EngineRefusedError
 from lmplay.generate.config import SamplingConfig
+from lmplay.generate.template import Template
 from lmplay.utils import get_tokenizer
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 
@@ -43,7 +45,7 @@ class PretendedEngine:
     def wait_until_ready(self) -> dict[str, Any]:
         name = f"{self.checkpoint}/checkpoints/{self.step}"
         self.facts = {"checkpoint": name, "experiment": self.checkpoint, "step": self.step, "max_len": 64}
-        self.facts |= {"tokenizer": "gpt2", "weights": "float32", "cache_bytes": 1000}
+        self.facts |= {"tokenizer": "gpt2", "weights": "float32", "cache_bytes": 1000, "end_of_text": 50256}
         return self.facts
 
     reload = wait_until_ready
@@ -61,7 +63,7 @@ class PretendedEngine:
             "event": "done",
             "text": text,
             "tokens": get_tokenizer().encode_ordinary(text),
-            "prompt_tokens": get_tokenizer().encode_ordinary(request["prompt"]),
+            "prompt_tokens": get_tokenizer().encode_ordinary("".join(request["prompt"])),
             "stopped_by": "cancelled" if self.cancelled else "max_tokens",
             "tokens_per_second": 38.0,
             "time_to_first_token": 0.125,
@@ -123,25 +125,38 @@ def test_a_turn_goes_on_from_the_tokens_of_those_before(chat: Chat, screen: Reco
     chat.enter("//not a command")
     assert screen.written == " answer 5 answer 6"
     first, second = asked(chat)
-    assert (first["context"], first["prompt"]) == ([], "Hello")
+    assert (first["context"], first["prompt"]) == ([], ("Hello",))
     assert get_tokenizer().decode(second["context"]) == "Hello answer 5"
-    assert second["prompt"] == "\n/not a command"
+    assert second["prompt"] == ("\n/not a command",)
 
 
 def test_the_template_marks_what_was_typed(screen: RecordingScreen) -> None:
-    chat = Chat(PretendedEngine(), screen, SamplingConfig(), template="Q: {}\nA:")  # type: ignore[arg-type]
+    chat = Chat(PretendedEngine(), screen, SamplingConfig(), template=Template(("Q: {}\nA:",)))  # type: ignore[arg-type]
     chat.start()
     chat.enter("Why?")
     chat.enter("How?")
-    assert [request["prompt"] for request in asked(chat)] == ["Q: Why?\nA:", "\nQ: How?\nA:"]
-    with pytest.raises(WrongUsageError, match=r"no \{\}"):
-        Chat(PretendedEngine(), screen, SamplingConfig(), template="Q:")  # type: ignore[arg-type]
+    assert [request["prompt"] for request in asked(chat)] == [("Q: Why?\nA:",), ("\nQ: How?\nA:",)]
+
+
+def test_a_template_of_training_ends_each_answer_with_its_token(screen: RecordingScreen) -> None:
+    chat = Chat(PretendedEngine(), screen, SamplingConfig(), template=Template(("Q: {} A:",), ended=True))  # type: ignore[arg-type]
+    chat.start()
+    chat.enter("Why?")
+    chat.enter("How? ")
+    second = asked(chat)[1]
+    assert (get_tokenizer().decode(second["context"]), second["prompt"]) == (
+        "Q: Why? A: answer 0<|endoftext|>",
+        ("Q: How? A:",),
+    )
 
 
 def test_retry_asks_the_same_with_another_seed_and_undo_takes_a_turn_back(chat: Chat, screen: RecordingScreen) -> None:
     chat.enter("Hello")
     chat.enter("/retry")
-    assert [(request["prompt"], request["settings"]["seed"]) for request in asked(chat)] == [("Hello", 5), ("Hello", 6)]
+    assert [(request["prompt"], request["settings"]["seed"]) for request in asked(chat)] == [
+        (("Hello",), 5),
+        (("Hello",), 6),
+    ]
     assert asked(chat)[1]["context"] == []
     chat.enter("/undo")
     assert screen.lines == ["taken back: 'Hello'; 0 turns left"]
@@ -171,6 +186,16 @@ def test_the_footer_has_the_speed_the_cache_and_the_settings(chat: Chat) -> None
     )
 
 
+def test_the_footer_is_whole_at_any_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    footer = "run @10 · float32 · 38.0 tok/s · first 0.12 s · cache 2.0 MB · 7/1024 tokens · temp 0.8 top_k 50 seed 6"
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = fitted(footer)
+    assert [len(line) <= 80 for line in shown.split("\n")] == [True, True]
+    assert shown.replace("\n", " · ") == footer
+    monkeypatch.setenv("COLUMNS", "200")
+    assert fitted(footer) == footer
+
+
 def test_a_dead_engine_is_replaced_and_the_message_can_be_sent_again(chat: Chat, screen: RecordingScreen) -> None:
     chat.enter("One")
     engine = chat.speaker.engine
@@ -180,7 +205,7 @@ def test_a_dead_engine_is_replaced_and_the_message_can_be_sent_again(chat: Chat,
     # The same checkpoint, although the run has a newer one.
     assert engine.starts == [None, "run/checkpoints/10"]  # type: ignore[attr-defined]
     chat.enter("/retry")
-    assert asked(chat)[-1]["prompt"] == "\nTwo"
+    assert asked(chat)[-1]["prompt"] == ("\nTwo",)
     assert [turn.text for turn in chat.speaker.conversation.turns] == ["One", "Two"]
 
 

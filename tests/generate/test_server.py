@@ -48,6 +48,13 @@ def test_the_streamed_parts_are_the_text(engine: Engine) -> None:
     assert "".join(part["text"] for part in parts) == last["text"]
 
 
+def test_the_parts_of_a_prompt_are_encoded_apart(engine: Engine, model: LMBase) -> None:
+    encode = model.tokenizer.encode_ordinary
+    last = done(engine, prompt=["A?\n\n", "B:"], settings={"max_tokens": 1})
+    assert last["prompt_tokens"] == [*encode("A?\n\n"), *encode("B:")] != encode("A?\n\nB:")
+    assert last["prompt"] == "A?\n\nB:"
+
+
 def test_cancel_ends_the_answer_and_the_next_request_is_served(engine: Engine) -> None:
     events = engine.generate(prompt="A", settings={"max_tokens": 100_000, "top_k": 0, "temperature": 1.5})
     next(events)

@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 from lmplay.plans import DatasetSpec
-from lmplay.utils.conversation import ROLE_NAMES, TEMPLATE_VERSION, turn_text
+from lmplay.utils.conversation import PAIR_TEMPLATE, ROLE_NAMES, TEMPLATE_VERSION, turn_text
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.names import did_you_mean
-
-PAIR_TEMPLATE = "{prompt}\n{truth}"
-"""How a prompt and its truth are joined unless the plan says so."""
 
 
 class Row(NamedTuple):
