@@ -73,6 +73,9 @@ class TrainConfig(_Settings):
         6.0, ge=0, description="deviations above its running mean at which a loss is marked as a spike; 0 for never"
     )
     validation_interval: int = Field(5_000, ge=1, description="samples between passes over the validation text")
+    diagnostics_interval: int | None = Field(
+        None, ge=1, description="samples between measurements of the gradient's noise scale and of each block's update"
+    )
     save_interval: int = Field(5_000, ge=1, description="samples between checkpoints")
     keep_checkpoints: int = Field(
         2, ge=0, description="newest checkpoints kept, 0 for all; the best one is kept in any case"
@@ -115,7 +118,7 @@ class Limits(_Settings):
 # Settings that leave the course of the training as it is: a run may go on with others without a word.
 WITHOUT_EFFECT = frozenset(
     {"limits.hours"}
-    | {f"train.{name}" for name in ("save_interval", "max_bad_steps", "spike_sigmas")}
+    | {f"train.{name}" for name in ("save_interval", "max_bad_steps", "spike_sigmas", "diagnostics_interval")}
     | {f"train.{name}" for name in ("keep_checkpoints", "keep_every", "keep_stage_ends", "keep_free_gb")}
     | {f"train.{name}" for name in ("sample_prompt", "sample_tokens")}
 )

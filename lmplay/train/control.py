@@ -34,6 +34,7 @@ CHANGEABLE = (
     "train.grad_clip",
     "train.validation_interval",
     "train.save_interval",
+    "train.diagnostics_interval",
     "train.keep_checkpoints",
     "train.keep_every",
     "train.keep_stage_ends",

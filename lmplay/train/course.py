@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from lmplay.data import StageData
 from lmplay.train.config import Limits, TrainConfig
-from lmplay.train.keep.progress import Progress, StageProgress
+from lmplay.train.keep.progress import LossStatistics, Progress, StageProgress
 from lmplay.train.update.schedules import learning_rate
 
 
@@ -38,6 +38,10 @@ class Course:
         return min(self.progress.stage, len(self.stages) - 1)
 
     @property
+    def is_last_stage(self) -> bool:
+        return self.progress.stage >= len(self.stages) - 1
+
+    @property
     def stage(self) -> Stage:
         return self.stages[self.index]
 
@@ -64,6 +68,11 @@ class Course:
         """Whether a multiple of `interval` samples was passed in the newest `samples` of them."""
         done = self.progress.samples
         return interval is not None and done // interval > (done - samples) // interval
+
+    def will_pass(self, interval: int | None, samples: int) -> bool:
+        """Whether the next `samples` pass a multiple of `interval`."""
+        done = self.progress.samples
+        return interval is not None and (done + samples) // interval > done // interval
 
     def lr(self) -> float:
         """The rate of the next update."""
@@ -93,8 +102,11 @@ class Course:
         return self._stage_end() < self.stage.steps
 
     def next_stage(self) -> None:
-        self.progress.stage += 1
-        self.progress.row = 0
+        progress = self.progress
+        progress.stage += 1
+        progress.row = 0
+        progress.piece_size = None
+        progress.losses = LossStatistics()  # another text has another loss
 
     def reconfigure(self, configs: Sequence[TrainConfig], limits: Limits) -> None:
         self.stages = [replace(stage, config=config) for stage, config in zip(self.stages, configs, strict=True)]

@@ -10,9 +10,10 @@ from lmplay.train.course import Course
 from lmplay.train.keep.disk import Log
 from lmplay.train.keep.progress import LossStatistics
 
-# Steps before the running mean and variance of the loss say anything, and the share of each new loss in them.
+# Steps before the running statistics of the loss say anything.
 SPIKE_WARMUP = 50
-SPIKE_SHARE = 0.02
+# Share of each new loss in the mean of the newest ones, and of each new distance in that of the distances.
+MEAN_SHARE, LAG_SHARE = 0.1, 0.02
 # A very even loss has a small deviation: what is less than this share above the mean is no spike.
 SMALLEST_SPIKE = 0.02
 
@@ -38,7 +39,7 @@ class StepGuard:
         if not row.get("skipped"):
             progress.bad_streak.clear()
             if config.spike_sigmas and is_spike(progress.losses, row["loss"], sigmas=config.spike_sigmas):
-                expected = progress.losses.mean
+                expected = progress.losses.mean + progress.losses.lag
                 self._log.event("loss_spike", step=row["step"], loss=row["loss"], expected=expected, row=first_row)
             add_loss(progress.losses, row["loss"])
             return
@@ -57,19 +58,22 @@ class StepGuard:
 def is_spike(statistics: LossStatistics, loss: float, *, sigmas: float) -> bool:
     if statistics.count < SPIKE_WARMUP:
         return False
-    return loss - statistics.mean > max(sigmas * math.sqrt(statistics.variance), SMALLEST_SPIKE * abs(statistics.mean))
+    expected = statistics.mean + statistics.lag
+    return loss - expected > max(sigmas * math.sqrt(statistics.variance), SMALLEST_SPIKE * abs(expected))
 
 
 def add_loss(statistics: LossStatistics, loss: float) -> None:
-    """Move mean and variance towards `loss`, a spike no further than three deviations."""
-    if statistics.count == 0:
-        statistics.mean, statistics.count = loss, 1
-        return
-    # The first steps are averaged plainly, so that the beginning does not weigh for ever.
-    share = max(SPIKE_SHARE, 1.0 / (statistics.count + 1))
-    difference = loss - statistics.mean
-    if statistics.count >= SPIKE_WARMUP:
-        difference = min(difference, 3.0 * math.sqrt(statistics.variance))
-    statistics.mean += share * difference
-    statistics.variance = (1.0 - share) * (statistics.variance + share * difference * difference)
+    """Move the statistics towards `loss`; what lies far off, no further than three deviations."""
     statistics.count += 1
+    if statistics.count == 1:
+        statistics.mean = loss
+        return
+    # The first ones are averaged plainly, so that the beginning does not weigh for ever.
+    share = max(LAG_SHARE, 1.0 / (statistics.count - 1))
+    beyond = loss - statistics.mean - statistics.lag
+    if statistics.count > SPIKE_WARMUP:
+        limit = 3.0 * math.sqrt(statistics.variance)
+        beyond = max(-limit, min(limit, beyond))
+    statistics.mean += max(MEAN_SHARE, 1.0 / statistics.count) * (statistics.lag + beyond)
+    statistics.lag += share * beyond
+    statistics.variance = (1.0 - share) * (statistics.variance + share * beyond * beyond)

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +29,8 @@ from lmplay.train.report import Report
 from lmplay.train.trouble import examine
 from lmplay.train.update.average import WeightAverage
 from lmplay.train.update.compiling import compile_blocks
-from lmplay.train.update.memory import OutOfMemory
+from lmplay.train.update.diagnostics import Diagnostics
+from lmplay.train.update.memory import OutOfMemory, free_cached_memory, largest_piece
 from lmplay.train.update.optimizers import apply_freezing, build_optimizer, set_hyperparameters
 from lmplay.train.update.step import StepResult, TrainStep
 from lmplay.train.validate import Validation
@@ -76,6 +76,7 @@ class Trainer:
     def train(self) -> None:
         """All that is left of the course. Ends with a validated, saved model; asked to stop, with a saved one."""
         try:
+            self._choose_pieces()
             while not (self.course.ended and self._is_validated()):
                 try:
                     if self.course.ended or self.course.progress.validation_due:
@@ -104,7 +105,6 @@ class Trainer:
             self.orders.obey(self)
             if self.course.limit_reached():
                 return
-        self.save()
         self._next_stage()
 
     def _train_on(self, batch: DeviceBatch) -> None:
@@ -119,8 +119,9 @@ class Trainer:
     def _one_update(self, batch: DeviceBatch, lr: float) -> StepResult:
         """Where memory does not suffice, nothing has happened, and the same step can be made again."""
         before = RandomState.take(self.device)
+        due = self.course.will_pass(self.config.diagnostics_interval, batch.samples)
         try:
-            return self.step(batch, lr)
+            return self.step(batch, lr, watch=Diagnostics(self.model) if due else None)
         except OutOfMemory:
             before.put_back(self.device)
             raise
@@ -184,10 +185,32 @@ class Trainer:
         self.model.train()
 
     def _next_stage(self) -> None:
+        if not self.course.is_last_stage:  # the last one's end is saved when it has been validated
+            self.save()
         self.report.flush()
         self.course.next_stage()
         if not self.course.ended:
             self._enter_stage(self.step)
+            self._choose_pieces()
+
+    def _choose_pieces(self) -> None:
+        """`mini_batch_size = "auto"`: once a stage, and then kept, so that a resumed run computes the same pieces."""
+        config, progress = self.config, self.course.progress
+        if config.mini_batch_size != "auto" or progress.piece_size is not None or self.course.ended:
+            return
+        data = self.course.stage.data
+
+        def fetch(size: int) -> DeviceBatch:
+            return to_device(data.rows(0, size), first_row=0, piece_size=size, device=self.device)
+
+        with self.report.activity("finding the largest mini-batch"):
+            most = min(config.batch_size, data.num_rows)
+            fresh = 0 if self.step.optimizer.state else 2 * sum(p.nbytes for p in self.step.trained)
+            progress.piece_size = largest_piece(
+                self.step.accumulate, fetch, most=most, device=self.device, state_to_come=fresh
+            )
+            self.step.optimizer.zero_grad(set_to_none=True)
+        self.report.event("mini_batch", samples=progress.piece_size)
 
     def reconfigure(self, configs: list[TrainConfig], limits: Limits) -> None:
         """Settings changed while running: in force from the next step on."""
@@ -224,8 +247,7 @@ class Trainer:
         """The end is wanted: a disk that stays full or a step that went wrong is no reason to wait for it."""
         with contextlib.suppress(NotFiniteError):
             self.report.flush()
-        self.save()
-        if problem := self.keeper.settle_or_give_up():
+        for problem in self.keeper.save_at_the_end(self.course.progress, self._training().content):
             self.report.warn(problem)
 
     def restore(self, folder: Path) -> None:
@@ -271,9 +293,7 @@ class Trainer:
             ) from error
         self.course.progress.piece_size = size // 2
         self.step.optimizer.zero_grad(set_to_none=True)
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_cached_memory(self.device)
         self.report.warn(
             f"out of memory with {size} samples at once: going on with {size // 2}, same step, same result"
         )

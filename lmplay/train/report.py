@@ -18,6 +18,7 @@ from lmplay.train.course import Course
 from lmplay.train.feed import DeviceBatch
 from lmplay.train.guard import StepGuard
 from lmplay.train.keep.disk import Log
+from lmplay.train.update.diagnostics import NOISE, SIGNAL, noise_scale
 from lmplay.train.update.step import StepResult
 from lmplay.train.validate import Validation
 
@@ -69,7 +70,7 @@ class Report:
             "lr": lr,
             "batch_tokens": batch.num_targets,
         }
-        figures = {"loss": result.loss, "grad_norm": result.grad_norm, "finite": result.finite, **result.terms}
+        figures = {"loss": result.loss, "grad_norm": result.grad_norm, "finite": result.finite, **result.figures}
         self._unread.append(_Unread(row, figures, batch.first_row))
         if self._at_once or time.perf_counter() - self._began > READ_SECONDS:
             self.flush()
@@ -96,6 +97,9 @@ class Report:
             counter.seconds += seconds
         self._course.stage_progress.loss = figures["loss"]
         tokens = step.row.pop("batch_tokens")
+        if NOISE in figures:
+            scale = noise_scale(self._course.progress.noise, figures[NOISE], figures[SIGNAL])
+            figures.update({"noise_scale": scale} if scale is not None else {})
         skipped = {} if figures.pop("finite") else {"skipped": True}
         times = {"time": self._course.progress.seconds, "clock": time.time(), "tokens_per_second": tokens / seconds}
         return {**step.row, **times, **figures, **skipped}

@@ -207,7 +207,7 @@ def test_twenty_kills_leave_the_same_bytes(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert len(set(answer["kills"])) > 10  # the kills met the making at different points
+    assert len(set(answer["kills"])) > 5  # the kills met the making at different points
     undisturbed, killed = (tmp_path / way / "tokens" / answer["name"] for way in ("undisturbed", "killed"))
     assert content(killed) == content(undisturbed)
     assert len(content(killed)) > 30

@@ -85,6 +85,12 @@ def workers(token_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Work
         process.join()
 
 
+def metrics(run: Path, kind: str) -> dict[int, dict[str, Any]]:
+    """Rows by step: a later row replaces what became obsolete."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row for row in found if row["kind"] == kind}
+
+
 @pytest.fixture
 def new_run(small_plan: Callable[..., Path]) -> Callable[..., Path]:
     """`new_run("name", plan=..., sets=("train.ema=0.9",), **asked)` makes the directory of a run of a tiny gpt2ish."""

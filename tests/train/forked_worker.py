@@ -5,9 +5,12 @@ Given as globals: `folder`, `environment`, and `faults`, names of functions belo
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,73 @@ def die_in_the_middle_of_save(number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     checkpoint.torch.save = save  # type: ignore[assignment]
+
+
+def poison(rows: list[list[int]]) -> None:
+    """The model's hidden states are NaN for samples with exactly these tokens."""
+    from lmplay.exp.gpt2ish.model import GPT2
+
+    honest = GPT2.hidden
+    poisoned = torch.tensor(rows)
+
+    def hidden(self: GPT2, x: torch.Tensor, cache: Any = None, documents: Any = None) -> torch.Tensor:
+        states = honest(self, x, cache, documents)
+        if cache is None and x.shape[1] == poisoned.shape[1]:
+            bad = (x[:, None] == poisoned).all(-1).any(-1)  # (B,)
+            states = torch.where(bad[:, None, None], torch.nan, states)
+        return states
+
+    GPT2.hidden = hidden
+
+
+def slow_save(seconds: float) -> None:
+    """The disk takes its time."""
+    really_save = torch.save
+
+    def save(content: Any, path: Path) -> None:
+        time.sleep(seconds)
+        really_save(content, path)
+
+    checkpoint.torch.save = save  # type: ignore[assignment]
+
+
+def slow_step(seconds: float) -> None:
+    from lmplay.train.update.step import TrainStep
+
+    accumulate = TrainStep.accumulate
+
+    def slow(self: TrainStep, *arguments: Any, **keywords: Any) -> Any:
+        time.sleep(seconds)
+        return accumulate(self, *arguments, **keywords)
+
+    TrainStep.accumulate = slow  # type: ignore[method-assign]
+
+
+def limited_memory(megabytes: int) -> None:
+    """No more than so much beyond what the process has taken up to its first step."""
+    from lmplay.train.update.step import TrainStep
+
+    accumulate = TrainStep.accumulate
+
+    def limit_first(self: TrainStep, *arguments: Any, **keywords: Any) -> Any:
+        if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+            taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (taken + (megabytes << 20), resource.RLIM_INFINITY))
+        return accumulate(self, *arguments, **keywords)
+
+    TrainStep.accumulate = limit_first  # type: ignore[method-assign]
+
+
+def full_disk_while(marker: str) -> None:
+    """Nothing can be written for a checkpoint as long as the file `marker` exists."""
+    really_save_file = checkpoint.save_file
+
+    def save_file(*arguments: Any, **keywords: Any) -> None:
+        if Path(marker).exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        really_save_file(*arguments, **keywords)
+
+    checkpoint.save_file = save_file
 
 
 if __name__ == "__main__":

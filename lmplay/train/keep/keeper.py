@@ -49,13 +49,15 @@ class Keeper:
         """Wait until what was saved is on the disk; raises what went wrong with it."""
         self._saver.settle()
 
-    def settle_or_give_up(self) -> str | None:
-        """As `settle`, when the run is to end: why a checkpoint was given up, if the disk stays full."""
-        try:
-            self._saver.settle()
-        except SaveAbandonedError as error:
-            return str(error)
-        return None
+    def save_at_the_end(self, progress: Progress, take: Callable[[], Content]) -> list[str]:
+        """As `save` and `settle`, when the run is to end: no room on the disk is not waited for. What was given up."""
+        given_up = []
+        for attempt in (self.settle, lambda: self.save(progress, take), self.settle):
+            try:
+                attempt()
+            except SaveAbandonedError as error:
+                given_up.append(str(error))
+        return given_up
 
     @property
     def seconds_per_save(self) -> float:

@@ -23,10 +23,11 @@ class StageProgress:
 
 @dataclass
 class LossStatistics:
-    """Running mean and variance of the training loss, for telling a spike from noise."""
+    """What the next training loss is expected to be, for telling a spike from noise."""
 
-    mean: float = 0.0
-    variance: float = 0.0
+    mean: float = 0.0  # of the newest losses
+    lag: float = 0.0  # mean distance of a loss from the mean before it: where the loss falls, it is negative
+    variance: float = 0.0  # of that distance
     count: int = 0
 
 

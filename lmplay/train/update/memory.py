@@ -1,14 +1,29 @@
-"""Memory that did not suffice: recognised in every guise, and answered with smaller pieces."""
+"""Memory: how many samples fit at once (`--mini-batch-size auto`), and recognising that they did not."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import psutil
 import torch
+from torch import Tensor
 
+from lmplay.train.feed import DeviceBatch
+from lmplay.train.keep.randomness import preserved_randomness
+
+# Of a device, so much may be in use at the peak of a step; of the host's free memory, so much may be taken.
+DEVICE_SHARE = 0.9
+HOST_SHARE = 0.5
+# What a backward pass needs beside what the forward pass kept for it.
+BACKWARD_FACTOR = 2.0
 # What torch's allocator of the host says; there is no class for it.
 _HOST = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
+
+Accumulate = Callable[[DeviceBatch], Any]
+Fetch = Callable[[int], DeviceBatch]
 
 
 class OutOfMemory(Exception):
@@ -26,6 +41,68 @@ def as_out_of_memory() -> Iterator[None]:
         if any(sign in str(error) for sign in _HOST):
             raise OutOfMemory(_first_line(error)) from error
         raise
+
+
+def free_cached_memory(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def largest_piece(
+    accumulate: Accumulate, fetch: Fetch, *, most: int, device: torch.device, state_to_come: int = 0
+) -> int:
+    """Samples, up to `most`, that one forward and backward pass can take at once.
+
+    `fetch(n)` gives a batch of one piece of n real samples; `accumulate` computes its gradient. On CUDA sizes are tried
+    until one does not fit, with `state_to_come` bytes left free for the optimizer; elsewhere what a sample makes the
+    forward pass keep is counted, and half of the free memory may be taken. Nothing is drawn from the training's
+    randomness.
+    """
+    with preserved_randomness(device):
+        if device.type == "cuda":
+            return _by_trying(accumulate, fetch, most=most, device=device, state_to_come=state_to_come)
+        return _by_counting(accumulate, fetch, most=most, free=psutil.virtual_memory().available - state_to_come)
+
+
+def _by_trying(accumulate: Accumulate, fetch: Fetch, *, most: int, device: torch.device, state_to_come: int) -> int:
+    fits, size = 1, 1
+    limit = DEVICE_SHARE * torch.cuda.get_device_properties(device).total_memory - state_to_come
+    while size <= most:
+        torch.cuda.reset_peak_memory_stats(device)
+        try:
+            with as_out_of_memory():
+                accumulate(fetch(size))
+        except OutOfMemory:
+            break
+        if torch.cuda.max_memory_reserved(device) > limit:
+            break
+        fits = size
+        size = most if size < most < 2 * size else 2 * size
+    free_cached_memory(device)
+    return fits
+
+
+def _by_counting(accumulate: Accumulate, fetch: Fetch, *, most: int, free: int) -> int:
+    if most == 1:
+        return 1
+    one, two = kept_bytes(accumulate, fetch(1)), kept_bytes(accumulate, fetch(2))
+    a_sample = max(1, two - one) * BACKWARD_FACTOR
+    return max(1, min(most, int(HOST_SHARE * free / a_sample)))
+
+
+def kept_bytes(accumulate: Accumulate, batch: DeviceBatch) -> int:
+    """What autograd keeps between forward and backward, each storage once."""
+    seen: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        accumulate(batch)
+    return sum(seen.values())
 
 
 def _first_line(error: BaseException) -> str:

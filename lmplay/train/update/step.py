@@ -16,6 +16,7 @@ from lmplay.base.base_model import LMBase
 from lmplay.train.config import TrainConfig
 from lmplay.train.device import arithmetic
 from lmplay.train.feed import DeviceBatch, Piece
+from lmplay.train.update.diagnostics import Diagnostics
 from lmplay.train.update.memory import as_out_of_memory
 from lmplay.train.update.objective import Objective
 from lmplay.train.update.skipping import step_if
@@ -28,7 +29,7 @@ class StepResult:
     loss: Tensor  # mean over all target tokens of the batch, in nats
     grad_norm: Tensor  # before clipping
     finite: Tensor  # bool: False where the update was skipped
-    terms: dict[str, Tensor] = field(default_factory=dict)  # what a model's train_loss added, by name
+    figures: dict[str, Tensor] = field(default_factory=dict)  # what a model's train_loss added, and measurements
 
 
 class TrainStep:
@@ -38,6 +39,7 @@ class TrainStep:
     """
 
     def __init__(self, model: LMBase, optimizer: Optimizer, config: TrainConfig, device: torch.device) -> None:
+        self.model = model
         self.optimizer = optimizer
         self.config = config
         self.device = device
@@ -45,9 +47,9 @@ class TrainStep:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    def __call__(self, batch: DeviceBatch, lr: float) -> StepResult:
+    def __call__(self, batch: DeviceBatch, lr: float, *, watch: Diagnostics | None = None) -> StepResult:
         with as_out_of_memory():
-            terms = self.accumulate(batch)
+            terms = self.accumulate(batch, watch=watch)
         loss = terms.pop("loss")
         grad_norm = self._clip()
         finite = torch.isfinite(grad_norm) & torch.isfinite(loss)
@@ -55,9 +57,10 @@ class TrainStep:
             group["lr"] = lr
         step_if(finite, self.optimizer)
         self.scaler.update()
-        return StepResult(loss=loss, grad_norm=grad_norm, finite=finite, terms=terms)
+        figures = watch.after_update(grad_norm, batch.num_targets) if watch is not None else {}
+        return StepResult(loss=loss, grad_norm=grad_norm, finite=finite, figures={**terms, **figures})
 
-    def accumulate(self, batch: DeviceBatch) -> dict[str, Tensor]:
+    def accumulate(self, batch: DeviceBatch, *, watch: Diagnostics | None = None) -> dict[str, Tensor]:
         """Leave the gradient of the batch's mean loss in `.grad`; return the mean of each term over its targets."""
         self.optimizer.zero_grad(set_to_none=True)
         means: dict[str, Tensor] = {}
@@ -66,6 +69,8 @@ class TrainStep:
                 continue
             for name, term in self._backward(piece, batch.num_targets).items():
                 means[name] = means[name] + term if name in means else term
+            if watch is not None:
+                watch.after_piece(piece.num_targets, batch.num_targets)
         return means or {"loss": torch.full((), torch.nan, device=self.device)}
 
     def _backward(self, piece: Piece, num_targets: int) -> dict[str, Tensor]:

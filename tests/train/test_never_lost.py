@@ -1,0 +1,303 @@
+"""What can go wrong with a run, each in a real process, and what is left of the run then: everything."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lmplay.data import open_stage
+from lmplay.plans import parse_plan
+from lmplay.runs import read_status
+from lmplay.train.keep.checkpoint import ABOUT, TRAINER_STATE, checkpoint_steps, damage
+from lmplay.train.keep.checkpoint import _sum as sum_of
+
+NewRun = Callable[..., Path]
+QUICK = ("train.sequence_length=8", "train.save_interval=8", "train.sample_tokens=0", "train.validation_interval=1000")
+
+
+def rows(run: Path) -> dict[int, dict[str, Any]]:
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row for row in found if row["kind"] == "train"}
+
+
+def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    return [event for event in found if event["event"] in kinds]
+
+
+def wait_until(condition: Callable[[], bool], *, what: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain for: {what}"
+        time.sleep(0.02)
+
+
+def same_weights(run: Path, other: Path) -> bool:
+    ours, theirs = (load_file(each / "checkpoints/latest/model.safetensors") for each in (run, other))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.fixture
+def undisturbed(new_run: NewRun, workers: Any) -> Path:
+    """Ten steps, a checkpoint every second one."""
+    run = new_run("undisturbed", sets=QUICK)
+    assert workers.run(run) == 0
+    return run
+
+
+# Checkpoints
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("file", "harm"),
+    [
+        ("trainer.pt", flip_a_bit),
+        ("model.safetensors", lambda file: os.truncate(file, 1000)),
+        ("model.json", lambda file: file.unlink()),
+        (ABOUT, lambda file: file.write_text("{")),
+    ],
+)
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(
+    file: str, harm: Callable[[Path], None], undisturbed: Path, new_run: NewRun, workers: Any
+) -> None:
+    run = new_run("damaged", sets=QUICK, limits={"steps": 6})
+    assert workers.run(run) == 0
+    harm(run / "checkpoints/6" / file)
+    asked = json.loads((run / "run.json").read_text())
+    asked["request"]["limits"]["steps"] = None
+    (run / "run.json").write_text(json.dumps(asked))
+    assert workers.run(run) == 0
+    assert events(run, "resumed")[0]["step"] == 4
+    assert "checkpoint 6" in events(run, "warning")[0]["message"]
+    assert (run / "checkpoints/6.damaged").is_dir()
+    assert same_weights(run, undisturbed)
+    assert all(damage(run / "checkpoints" / str(step)) is None for step in checkpoint_steps(run / "checkpoints"))
+
+
+def test_a_pickle_from_elsewhere_is_refused(tmp_path: Path, new_run: NewRun, workers: Any) -> None:
+    run = new_run("tampered", sets=QUICK, limits={"steps": 2})
+    assert workers.run(run) == 0
+    trap = tmp_path / "it ran"
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (os.mkdir, (str(trap),))
+
+    state = run / "checkpoints/2" / TRAINER_STATE
+    state.write_bytes(pickle.dumps({"format": 1, "optimizer": Trap()}))
+    about = json.loads((run / "checkpoints/2" / ABOUT).read_text())
+    about["sums"][TRAINER_STATE] = sum_of(state)
+    (run / "checkpoints/2" / ABOUT).write_text(json.dumps(about))
+    assert workers.run(run) == 1
+    assert not trap.exists()
+    assert "is refused" in read_status(run).reason
+
+
+def test_a_slow_disk_does_not_hold_the_step(new_run: NewRun, workers: Any) -> None:
+    run = new_run("slow", sets=(*QUICK, "train.save_interval=16"))
+    assert workers.run(run, slow_save=1.0) == 0
+    saved = events(run, "saved")
+    assert [event["step"] for event in saved] == [4, 8, 10]
+    made = rows(run)
+    assert made[7]["clock"] < saved[0]["clock"], "steps went on while the first checkpoint was written"
+    assert made[9]["clock"] > saved[0]["clock"], "the second waited for it: there is one snapshot at a time"
+
+
+def test_retention_keeps_the_newest_milestones_ends_of_stages_and_the_best(
+    small_plan: Callable[..., Path], new_run: NewRun, workers: Any
+) -> None:
+    plan = small_plan(samples=20, stages=2)
+    keep = ("train.keep_checkpoints=1", "train.keep_every=12", "train.save_interval=4")
+    run = new_run("kept", plan=plan, sets=(*QUICK, *keep))
+    assert workers.run(run) == 0
+    # Five steps a stage: ends at 5 and 10; multiples of 12 samples at 3, 6 and 9.
+    assert checkpoint_steps(run / "checkpoints") == [3, 5, 6, 9, 10]
+    assert (run / "checkpoints/best").resolve().name == "10"
+
+
+# Full disks
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 40 MB of its own, where the system lets this user mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(file: Path) -> None:
+    with file.open("wb", buffering=0) as sink:
+        while True:
+            sink.write(bytes(1 << 12))
+
+
+def test_a_full_disk_pauses_the_run_which_goes_on_when_there_is_room(
+    undisturbed: Path, small_disk: Path, new_run: NewRun, workers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMPLAY_RUNS", str(small_disk))
+    run = new_run("full", sets=QUICK)
+    worker = workers.start(run, slow_step=0.1)
+    wait_until(lambda: bool(events(run, "saved")) if (run / "events.jsonl").exists() else False, what="a checkpoint")
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space left"):
+        fill(filler)
+    wait_until(lambda: read_status(run).state == "paused", what="a pause")
+    assert "waiting for room" in read_status(run).fields["activity"]
+    step = read_status(run).step
+    time.sleep(1.5)
+    assert read_status(run).step == step
+    filler.unlink()
+    worker.join(60)
+    assert worker.exitcode == 0
+    assert read_status(run).state == "done"
+    assert sorted(rows(run)) == list(range(1, 11)), "no row was lost"
+    assert same_weights(run, undisturbed)
+
+
+def test_a_checkpoint_waits_for_room_with_its_memory_and_a_stop_does_not_wait(
+    tmp_path: Path, undisturbed: Path, new_run: NewRun, workers: Any
+) -> None:
+    marker = tmp_path / "full"
+    marker.touch()
+    run = new_run("waiting", sets=QUICK)
+    worker = workers.start(run, full_disk_while=str(marker))
+    wait_until(lambda: read_status(run).state == "paused", what="a pause")
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 128 + signal.SIGTERM
+    assert "was not saved" in events(run, "warning")[-1]["message"]
+    assert checkpoint_steps(run / "checkpoints") == []
+
+    worker = workers.start(run, full_disk_while=str(marker))
+    wait_until(lambda: read_status(run).state == "paused", what="a pause")
+    marker.unlink()
+    worker.join(60)
+    assert worker.exitcode == 0
+    assert events(run, "saved")[0]["step"] == 2, "the snapshot was of the step at which it was taken"
+    assert same_weights(run, undisturbed)
+
+
+# Signals and time
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_saves_and_has_an_exit_status_of_its_own(number: int, new_run: NewRun, workers: Any) -> None:
+    run = new_run("signalled", sets=QUICK)
+    worker = workers.start(run, slow_step=0.05)
+    wait_until(lambda: read_status(run).step >= 3, what="step 3")
+    os.kill(worker.pid, number)
+    worker.join(30)
+    assert worker.exitcode == 128 + number
+    status = read_status(run)
+    assert (status.state, status.reason) == ("stopped", signal.Signals(number).name)
+    assert max(rows(run)) == max(checkpoint_steps(run / "checkpoints"))
+
+
+def test_interrupted_twice_it_exits_now(new_run: NewRun, workers: Any) -> None:
+    run = new_run("hurried", sets=QUICK)
+    worker = workers.start(run, slow_step=20)
+    wait_until(lambda: bool(events(run, "stage")) if (run / "events.jsonl").exists() else False, what="the first step")
+    for _ in range(2):
+        os.kill(worker.pid, signal.SIGINT)
+        time.sleep(0.2)
+    worker.join(5)
+    assert worker.exitcode == 130
+    assert read_status(run).reason == "interrupted twice: not saved"
+
+
+def test_the_hours_of_a_worker_are_kept_and_another_goes_on(undisturbed: Path, new_run: NewRun, workers: Any) -> None:
+    run = new_run("timed", sets=QUICK, limits={"hours": 10 / 3600})
+    assert workers.run(run, slow_step=2.0) == 0
+    status = read_status(run)
+    assert status.state == "stopped"
+    assert "--max-hours" in status.reason
+    assert status.step < 10, "ten steps of two seconds each don't fit"
+    assert checkpoint_steps(run / "checkpoints")[-1] == status.step
+    assert workers.run(run) == 0
+    assert same_weights(run, undisturbed)
+
+
+# Numbers that are none
+
+
+def tokens_of(run: Path, row_numbers: list[int]) -> list[list[int]]:
+    asked = json.loads((run / "run.json").read_text())
+    plan = parse_plan(asked["plan"]["content"], name="small", folder=run)
+    data = open_stage(plan, 0, sequence_length=8, seed=asked["seed"])
+    return [data.rows(row, 1).tokens[0].tolist() for row in row_numbers]
+
+
+def test_a_sample_that_gives_nan_costs_its_step_and_nothing_else(new_run: NewRun, workers: Any) -> None:
+    run = new_run("skips", sets=QUICK)
+    assert workers.run(run, poison=tokens_of(run, [9])) == 0  # rows 8 to 11 are the third step
+    made = rows(run)
+    assert [step for step, row in made.items() if row.get("skipped")] == [3]
+    assert made[3]["loss"] == "NaN"
+    assert isinstance(made[10]["loss"], float)
+    assert "the loss is not finite" in events(run, "warning")[0]["message"]
+    weights = load_file(run / "checkpoints/latest/model.safetensors")
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
+
+
+def test_bad_steps_in_a_row_go_back_once_and_leave_their_batches_out(new_run: NewRun, workers: Any) -> None:
+    run = new_run("goes_back", sets=(*QUICK, "train.max_bad_steps=2"))
+    assert workers.run(run, poison=tokens_of(run, [20, 26])) == 0  # in the sixth and the seventh step
+    resumed = events(run, "resumed")
+    assert [(event["step"], event["left_out"]) for event in resumed] == [(4, [[0, 20], [0, 24]])]
+    assert sorted(rows(run)) == list(range(1, 9)), "ten batches, two of them left out"
+    assert read_status(run).step == 8
+    assert [event["message"].split(" is passed over")[0] for event in events(run, "warning")[-2:]] == [
+        "the batch at row 20",
+        "the batch at row 24",
+    ]
+
+
+def test_when_going_back_does_not_help_it_stops_and_names_parameters_samples_and_step(
+    new_run: NewRun, workers: Any
+) -> None:
+    run = new_run("hopeless", sets=(*QUICK, "train.max_bad_steps=2"))
+    assert workers.run(run, poison=tokens_of(run, [*range(20, 40)])) == 1
+    status = read_status(run)
+    assert status.state == "failed"
+    assert "2 updates in a row had no finite loss" in status.reason
+    first, second = events(run, "not_finite")
+    assert first["step"] == 6
+    assert second["step"] == 6, "the rows after those left out are no better"
+    assert second["gradients"] == ["fc.weight"], "the poison lies between the blocks and the head"
+    assert second["weights"] == []
+    assert {sample["row"] for sample in first["samples"]} <= set(range(20, 24))
+    assert all(isinstance(sample["text"], str) and sample["text"] for sample in first["samples"])
+
+
+def test_out_of_memory_halves_the_piece_and_repeats_the_step(new_run: NewRun, workers: Any) -> None:
+    wide = (*QUICK, "train.sequence_length=32", "train.batch_size=24", "train.mini_batch_size=24", "train.loss=plain")
+    run = new_run("large", sets=wide, limits={"steps": 2})
+    assert workers.run(run, limited_memory=320) == 0
+    said = [event["message"] for event in events(run, "warning")]
+    assert said[0].startswith("out of memory with 24 samples at once: going on with 12")
+    assert len(said) <= 2
+    assert sorted(rows(run)) == [1, 2]
