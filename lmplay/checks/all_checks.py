@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -85,10 +86,12 @@ def run_checks(
             yield broken.named(name) if position == 0 else not_asked(name)
             continue
         check = partial(check_compile, backend=compile_backend) if name == "compile" else CHECKS[name]
+        started = time.perf_counter()
         try:
-            yield check(subject).named(name)
+            result = check(subject)
         except Exception as error:  # noqa: BLE001 (a check runs other people's code: whatever it raises is an answer)
-            yield raised(error).named(name)
+            result = raised(error)
+        yield result.named(name, time.perf_counter() - started)
 
 
 def forward_fails(subject: Subject) -> CheckResult | None:

@@ -42,6 +42,8 @@ class CheckResult:
     skipped: bool = False
     gradients: tuple[Gradient, ...] = ()
     """Of the check `gradients` only."""
+    seconds: float = 0.0
+    """How long it took."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -50,10 +52,11 @@ class CheckResult:
             "skipped": self.skipped,
             "evidence": self.evidence,
             "cause": self.cause,
+            "seconds": round(self.seconds, 3),
         }
 
-    def named(self, name: str) -> CheckResult:
-        return replace(self, name=name)
+    def named(self, name: str, seconds: float = 0.0) -> CheckResult:
+        return replace(self, name=name, seconds=seconds)
 
 
 def passed(evidence: str, **more: Any) -> CheckResult:

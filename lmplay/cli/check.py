@@ -120,7 +120,9 @@ def _row(result: CheckResult) -> RenderableType:
     grid.add_column(width=4)
     grid.add_column(width=18)
     grid.add_column(ratio=1, overflow="fold")
-    grid.add_row(Text(mark, style), result.name, Text(result.evidence))
+    grid.add_column(width=7, justify="right")
+    took = "" if result.skipped else f"{result.seconds:.1f} s"
+    grid.add_row(Text(mark, style), result.name, Text(result.evidence), Text(took, "dim"))
     if result.cause:
         grid.add_row(
             "", "", Text(f"{'' if result.skipped else 'likely: '}{result.cause}", "dim" if result.skipped else "")
@@ -170,4 +172,5 @@ def _summary(console: Console, report: Report) -> None:
     text = f"{passed} passed"
     text += f", {len(skipped)} skipped ({', '.join(skipped)})" if skipped else ""
     text += f", {len(failed)} failed: {', '.join(failed)}" if failed else ""
+    text += f" in {sum(result.seconds for result in report.checks):.0f} s"
     console.print(f"[{'bold red' if failed else 'green'}]{text}[/]", highlight=False)

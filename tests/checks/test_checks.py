@@ -175,7 +175,7 @@ def test_the_report_has_the_shape_that_is_promised() -> None:
     report.checks.extend(run_checks(subject_of(broken.FutureLeak), ["gradients", "causality"]))
     answer = report.to_dict()
     assert (answer["experiment"], answer["ok"]) == ("FutureLeak", False)
-    assert [set(check) for check in answer["checks"]] == [{"name", "ok", "skipped", "evidence", "cause"}] * 2
+    assert [set(check) for check in answer["checks"]] == [{"name", "ok", "skipped", "evidence", "cause", "seconds"}] * 2
     assert answer["gradients"][0] == {
         "name": "pos_embed",
         "shape": [1, 32, 32],

@@ -84,7 +84,7 @@ def test_ties_at_the_top_k_border_are_all_kept() -> None:
 
 @pytest.mark.parametrize("settings_", [*CONFIGS[2:7], CONFIGS[-1]], ids=str)
 @pytest.mark.parametrize("spread", [0.5, 4.0])
-@pytest.mark.parametrize("vocabulary", [3 * NUCLEUS_CANDIDATES[0], 3 * NUCLEUS_CANDIDATES[1]])
+@pytest.mark.parametrize("vocabulary", [3 * NUCLEUS_CANDIDATES, 50257])
 def test_the_fast_path_keeps_the_same_tokens_with_the_same_probabilities(
     settings_: dict[str, float], spread: float, vocabulary: int
 ) -> None:
@@ -93,9 +93,8 @@ def test_the_fast_path_keeps_the_same_tokens_with_the_same_probabilities(
     found = Sampler(config, []).candidates(logits / config.temperature)
     reference = filter_logits(logits, [], config).softmax(dim=-1)
     if found is None:
-        # Only without top-k, where the nucleus is wider than the candidates or is not asked for.
-        assert config.top_k == 0 or config.top_k > logits.size(1)
-        assert config.top_p == 1.0 or (reference > 0).sum(dim=-1).max() > vocabulary // 6
+        assert config.top_p == 1.0  # nothing limits how many survive
+        assert config.top_k == 0 or config.top_k > vocabulary
         return
     values, ids = found
     fast = torch.zeros_like(reference).scatter(1, ids, values.softmax(dim=-1))
@@ -104,6 +103,24 @@ def test_the_fast_path_keeps_the_same_tokens_with_the_same_probabilities(
     sampler = Sampler(config, make_generators(range(3), CPU))
     drawn = draw(filter_logits(logits, [], config), make_generators(range(3), CPU))
     assert sampler(logits, []).equal(drawn)
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.3, 3.0])
+@pytest.mark.parametrize("top_p", [0.05, 0.9, 0.999])
+def test_a_nucleus_without_top_k_is_that_of_transformers_however_wide(spread: float, top_p: float) -> None:
+    logits = logits_of(8, vocabulary=50257, spread=spread)
+    found = Sampler(SamplingConfig(temperature=1.0, top_k=0, top_p=top_p), []).candidates(logits)
+    assert found is not None
+    values, ids = found
+    kept = torch.zeros_like(logits, dtype=torch.bool).scatter(1, ids, values.isfinite())
+    expected = hf.TopPLogitsWarper(top_p)(ids, logits).isfinite()
+    assert kept.sum(dim=-1).equal(expected.sum(dim=-1))
+    assert kept.equal(expected)
+
+
+def test_ties_at_the_border_of_a_wide_nucleus_are_left_to_the_reference() -> None:
+    sampler = Sampler(SamplingConfig(temperature=1.0, top_k=0, top_p=0.5), [])
+    assert sampler.candidates(torch.zeros(1, 4 * NUCLEUS_CANDIDATES)) is None
 
 
 def test_two_logits_that_differ_by_rounding_alone_may_come_in_either_order() -> None:
