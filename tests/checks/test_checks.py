@@ -201,7 +201,7 @@ def test_an_unknown_check_and_an_unknown_setting_are_wrong_usage() -> None:
     subject = subject_of(MODEL_RUNNERS["test_runner"]().model_class)
     with pytest.raises(WrongUsageError, match="did you mean causality"):
         next(run_checks(subject, ["casuality"]))
-    with pytest.raises(WrongUsageError, match="did you mean num_blocks"):
+    with pytest.raises(WrongUsageError, match=r"did you mean model\.num_blocks"):
         next(run_checks(subject_of(subject.runner.model_class, num_block=1)))
 
 
