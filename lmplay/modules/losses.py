@@ -71,6 +71,27 @@ def default_chunk_size(width: int) -> int:
     return 128 if width < 512 else 1024
 
 
+# So many rows of logits stay in a CPU's last cache while five simple passes go over them.
+_ROWS_IN_CACHE = 32
+
+
+def _losses_and_gradient_(logits: Tensor, targets: Tensor, keep: Tensor, *, gradient: bool) -> Tensor:
+    """The sum of -ln p(target) over the rows that `keep` (n,) marks; with `gradient`, `logits` (n, V) become
+    `(softmax(logits) - onehot(targets)) * keep`, else they are lost.
+    """
+    total = torch.zeros((), dtype=logits.dtype, device=logits.device)
+    at_once = _ROWS_IN_CACHE if logits.device.type == "cpu" else max(1, len(logits))
+    for rows, target, kept in zip(*(torch.split(part, at_once) for part in (logits, targets, keep)), strict=True):
+        shift = rows.amax(dim=-1)  # (r,)
+        picked = rows.gather(1, target[:, None])[:, 0] - shift
+        norm = rows.sub_(shift[:, None]).exp_().sum(dim=-1)  # in place: a fresh buffer costs more than the arithmetic
+        total += torch.where(kept, norm.log() - picked, 0).sum()
+        if gradient:
+            rows.mul_((kept / norm)[:, None])
+            rows.scatter_add_(1, target[:, None], -kept.to(rows.dtype)[:, None])
+    return total
+
+
 class _ChunkedLinearCrossEntropy(torch.autograd.Function):
     """Computes the gradient in the forward pass, while a chunk's logits are at hand, and keeps only (N, D) and (V, D).
 
@@ -93,25 +114,22 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and ctx.needs_input_grad[2] else None
         total = torch.zeros((), dtype=wide, device=hidden.device)
 
+        # One buffer for all chunks: memory that is asked for anew has to be cleared by the system first.
+        buffer = hidden_part.new_empty(min(chunk_size, len(hidden)), len(weight))
         with torch.autocast(device, enabled=False):
             for start in range(0, hidden.shape[0], chunk_size):
                 rows = slice(start, start + chunk_size)
                 h, target, keep = hidden_part[rows], targets[rows].clamp_min(0), kept[rows]
-                logits = torch.mm(h, weight_part.t())  # (n, D) x (D, V) -> (n, V)
+                logits = torch.mm(h, weight_part.t(), out=buffer[: len(h)])  # (n, D) x (D, V) -> (n, V)
                 if bias is not None:
                     logits += bias.to(reduced)
                 logits = logits.to(wide)
-                log_norm = torch.logsumexp(logits, dim=-1)  # (n,)
-                picked = logits.gather(1, target[:, None])[:, 0]  # (n,)
-                total += ((log_norm - picked) * keep).sum()
+                total += _losses_and_gradient_(logits, target, keep, gradient=keeps_graph)
                 if not keeps_graph:
                     continue
-                grad = logits.sub_(log_norm[:, None]).exp_()  # softmax, in the buffer of the logits
-                grad.scatter_add_(1, target[:, None], grad.new_full((1, 1), -1.0).expand(target.shape[0], 1))
-                grad.mul_(keep[:, None])
                 if grad_bias is not None:
-                    grad_bias += grad.sum(0)
-                reduced_grad = grad.to(reduced)
+                    grad_bias += logits.sum(0)
+                reduced_grad = logits.to(reduced)
                 if grad_hidden is not None:
                     grad_hidden[rows] = torch.mm(reduced_grad, weight_part)  # (n, V) x (V, D) -> (n, D)
                 if grad_weight is not None:
