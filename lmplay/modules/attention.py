@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lmplay.modules.dropout import Dropout
+from lmplay.modules.dropped_attention import dropped_attention, takes_dropped_attention
 from lmplay.modules.masks import causal_mask
 
 
@@ -28,7 +30,7 @@ class MultiheadAttention(nn.Module):
         self.causal = causal
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=bias)
         self.proj = nn.Linear(embed_dim, embed_dim, bias=bias)
-        self.dropout = nn.Dropout(attn_dropout)
+        self.dropout = Dropout(attn_dropout)
 
     def forward(self, x: torch.Tensor, cache: Any = None, mask: torch.Tensor | None = None) -> torch.Tensor:
         """`(B, T, D)` -> `(B, T, D)`.
@@ -45,14 +47,12 @@ class MultiheadAttention(nn.Module):
         total = k.size(2)
         if mask is None and self.causal and 1 < length < total:
             mask = causal_mask(length, total, device=x.device)
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=self.attn_dropout if self.training else 0.0,
-            is_causal=mask is None and self.causal and length > 1,
-        )
+        dropout = self.attn_dropout if self.training else 0.0
+        causal = mask is None and self.causal and length > 1
+        if takes_dropped_attention(q, k, dropout):
+            y = dropped_attention(q, k, v, dropout=dropout, causal=causal, mask=mask)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
         y = y.transpose(1, 2).reshape(batch, length, dim)  # (B, H, T, D/H) -> (B, T, D)
         out: torch.Tensor = self.dropout(self.proj(y))
         return out

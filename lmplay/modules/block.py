@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lmplay.modules.attention import MultiheadAttention
+from lmplay.modules.dropout import Dropout
 
 
 class FeedForward(nn.Module):
@@ -21,7 +22,7 @@ class FeedForward(nn.Module):
         ff_dim = ff_dim if ff_dim is not None else 4 * embed_dim
         self.up = nn.Linear(embed_dim, ff_dim, bias=bias)
         self.down = nn.Linear(ff_dim, embed_dim, bias=bias)
-        self.dropout = nn.Dropout(ff_dropout)
+        self.dropout = Dropout(ff_dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.dropout(self.down(F.gelu(self.up(x))))

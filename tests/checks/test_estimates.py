@@ -115,11 +115,16 @@ def test_activation_memory_without_hidden_states_holds_the_logits() -> None:
     assert activation_bytes(model.to("meta"), 2, 16) == pytest.approx(kept_bytes(Plain(8), 2, 16), rel=0.02)
 
 
-def test_memory_on_an_accelerator_has_no_attention_weights() -> None:
-    model = build_skeleton(get_runner("test_runner"), **{**TINY, "max_len": 1024})
-    weights_of_attention = 4 * 2 * 1024**2 * 4
-    on_cpu, on_cuda = (activation_bytes(model, 4, 1024, device_type=device) for device in ("cpu", "cuda"))
-    assert on_cpu - on_cuda > 2 * weights_of_attention
+def test_memory_of_dropout_in_attention_is_a_byte_a_weight_on_a_cpu_and_none_on_an_accelerator() -> None:
+    settings = {**TINY, "max_len": 1024, "ff_dropout": 0.0, "embed_dropout": 0.0}
+    weights = 4 * 2 * 1024**2 / 2  # rows * heads * what causality allows
+
+    def difference(dropout: float) -> int:
+        model = build_skeleton(get_runner("test_runner"), **settings, attn_dropout=dropout)
+        on_cpu, on_cuda = (activation_bytes(model, 4, 1024, device_type=device) for device in ("cpu", "cuda"))
+        return on_cpu - on_cuda
+
+    assert difference(0.1) - difference(0.0) == pytest.approx(TINY["num_blocks"] * weights, rel=0.1)
 
 
 def test_memory_adds_up_and_tells_the_largest_mini_batch() -> None:

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from lmplay.base.base_model import LMBase, hidden_of
 from lmplay.checks.estimates.skeleton import meta_tokens
+from lmplay.modules.dropout import meta_as_cpu
 
 DEFAULT_MINI_BATCH = 4
 ADAM_STATES = 2  # running means of the gradient and of its square
@@ -104,6 +105,8 @@ def activation_bytes(model: LMBase, rows: int, length: int, *, device_type: str 
             stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
             if tokens.is_meta:
                 stack.enter_context(_FusedAttention(device_type))
+                if device_type == "cpu":
+                    stack.enter_context(meta_as_cpu())
             hidden = hidden_of(model)
             if hidden is not None:
                 states = hidden(tokens)
@@ -120,7 +123,7 @@ class _FusedAttention(TorchFunctionMode):
     """Attention keeps what the fused kernels keep: inputs, output and one number a query.
 
     Without storage torch always takes the plain kernel, which keeps the (T, S) weights. On CPUs the plain kernel is
-    indeed taken when attention has dropout.
+    indeed taken when attention has dropout, but for `MultiheadAttention`, which keeps a byte a weight there.
     """
 
     def __init__(self, device_type: str) -> None:
