@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "plot": ("plot", "Draw runs into a picture."),
     "generate": ("generate", "Continue prompts with a trained model."),
     "chat": ("chat", "Talk to a trained model."),
+    "bench": ("bench", "Measure how fast this machine trains one."),
     "runs": ("runs", "List, filter, show, rename, clone, delete runs."),
     "queue": ("queue", "Train one run after another, unattended."),
     "plans": ("plans", "List plans; what their stages cost."),

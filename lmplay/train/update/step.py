@@ -6,6 +6,8 @@ pieces never changes the result. Nothing in here waits for the device: results s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -20,6 +22,8 @@ from lmplay.train.update.diagnostics import Diagnostics
 from lmplay.train.update.memory import as_out_of_memory
 from lmplay.train.update.objective import Objective
 from lmplay.train.update.skipping import step_if
+
+Phase = Callable[[str], AbstractContextManager[object]]
 
 
 @dataclass
@@ -46,17 +50,20 @@ class TrainStep:
         self.objective = Objective(model, config.loss)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.phase: Phase = torch.profiler.record_function
+        """Around `forward`, `backward` and `optimizer`: names them in a profile, or measures them."""
 
     def __call__(self, batch: DeviceBatch, lr: float, *, watch: Diagnostics | None = None) -> StepResult:
         with as_out_of_memory():
             terms = self.accumulate(batch, watch=watch)
         loss = terms.pop("loss")
-        grad_norm = self._clip()
-        finite = torch.isfinite(grad_norm) & torch.isfinite(loss)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        step_if(finite, self.optimizer)
-        self.scaler.update()
+        with self.phase("optimizer"):
+            grad_norm = self._clip()
+            finite = torch.isfinite(grad_norm) & torch.isfinite(loss)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            step_if(finite, self.optimizer)
+            self.scaler.update()
         figures = watch.after_update(grad_norm, batch.num_targets) if watch is not None else {}
         return StepResult(loss=loss, grad_norm=grad_norm, finite=finite, figures={**terms, **figures})
 
@@ -75,10 +82,11 @@ class TrainStep:
 
     def _backward(self, piece: Piece, num_targets: int) -> dict[str, Tensor]:
         """Add a piece's share of the gradient; returns its share of each term's mean."""
-        with arithmetic(self.config.precision, self.device):
+        with self.phase("forward"), arithmetic(self.config.precision, self.device):
             terms = {name: _wide(term) / num_targets for name, term in self.objective(piece).items()}
             total = torch.stack(list(terms.values())).sum()
-        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        with self.phase("backward"):
+            self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         return {name: term.detach() for name, term in terms.items()}
 
     def _clip(self) -> Tensor:
