@@ -1,0 +1,327 @@
+"""Speed and memory of training, against transformers and the plain way: `python -m benchmarks.train`.
+
+One update a mini-batch, float32, the same model and the same text for all:
+
+- transformers: `GPT2LMHeadModel` as it comes, packed rows, `torch.optim.AdamW` as it comes;
+- plain: one document a row, padded to the longest; attention, logits and loss written out; the predictions decoded
+  for their accuracy at each step; `torch.optim.AdamW` as it comes;
+- lmplay: the step that `lmplay run` makes, the same with compiled blocks (`--compile`), and with all logits at once.
+
+Tokens are targets that count. All alternatives of a table run in turn and ratios are taken within a round; so is the
+share of the peak, which is that of square matrix products just before and after. Peak memory is measured in a process
+of its own for each, above what the process took before the model was built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lmplay.base.base_model import LMBase
+from lmplay.base.runner_list import get_runner
+from lmplay.checks.estimates.flops import estimate_flops
+from lmplay.data import StageData, open_stage
+from lmplay.plans import load_plan
+from lmplay.train.config import TrainConfig
+from lmplay.train.feed import batches, to_device
+from lmplay.train.update.compiling import compile_blocks
+from lmplay.train.update.optimizers import build_optimizer
+from lmplay.train.update.step import TrainStep
+from lmplay.utils import get_tokenizer
+
+CPU = torch.device("cpu")
+LR = 1e-4
+# What `lmplay run` is held to: (times transformers, times plain, share of the peak).
+TARGETS = {(1024, 2): (1.35, 1.8, 0.82), (256, 4): (1.12, 1.4, 0.88)}
+MEMORY_TARGET = 0.55
+Step = Callable[[], int]
+"""Makes one update; returns the number of targets."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    experiment: str
+    length: int
+    rows: int
+    dropout: float | None
+
+    def model(self) -> LMBase:
+        torch.manual_seed(0)
+        names = ("attn_dropout", "ff_dropout", "embed_dropout")
+        chosen = {} if self.dropout is None else dict.fromkeys(names, self.dropout)
+        return get_runner(self.experiment).build_model(**chosen).train()
+
+    def text(self, packing: str = "stream") -> StageData:
+        return open_stage(load_plan("quickstart"), 0, sequence_length=self.length, packing=packing)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiment", default="gpt2ish", help="which model of the GPT-2 family to train")
+    parser.add_argument("--sizes", nargs="*", default=["1024x2", "256x4"], help="sequence length x rows at once")
+    parser.add_argument("--dropout", type=float, help="of all layers, instead of the model's own")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each alternative makes a step")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="cores to use")
+    parser.add_argument("--compile", action="store_true", help="also with compiled blocks: a minute more")
+    parser.add_argument("--plain-loss", action="store_true", help="also lmplay with all logits at once")
+    parser.add_argument("--no-memory", action="store_true", help="leave the measurement of memory out")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    options = parser.parse_args([] if arguments is None else arguments)
+    torch.set_num_threads(options.threads)
+    for size in options.sizes:
+        length, rows = map(int, size.split("x"))
+        shape = Shape(options.experiment, length, rows, options.dropout)
+        if options.memory_of:
+            print(json.dumps(peak_memory(shape, options.memory_of)))
+            return
+        names = ["transformers", "plain", "lmplay"]
+        names += ["lmplay, all logits"] * options.plain_loss + ["lmplay, compiled"] * options.compile
+        show_speed(shape, names, options.rounds)
+        if not options.no_memory:
+            show_memory(shape, [name for name in names if "compiled" not in name], options.threads)
+    show_tiny(options.rounds)
+
+
+# The measurements
+
+
+def show_speed(shape: Shape, names: list[str], rounds: int) -> None:
+    dropout = "the model's own" if shape.dropout is None else shape.dropout
+    print(
+        f"\n{shape.experiment}, {shape.rows} rows of {shape.length} tokens, dropout {dropout}, "
+        f"{torch.get_num_threads()} threads"
+    )
+    steps = {name: STEPS[name](shape) for name in names}
+    flops = estimate_flops(shape.model(), shape.length).training
+    speeds: dict[str, list[float]] = {name: [] for name in names}
+    shares: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds + 1):
+        print(f"round {turn} of {rounds}", file=sys.stderr, flush=True)
+        for name, step in steps.items():
+            before = matrix_peak()
+            started = time.perf_counter()
+            tokens = step()
+            seconds = time.perf_counter() - started
+            if turn:  # the first round warms up
+                speeds[name].append(tokens / seconds)
+                shares[name].append(flops * tokens / seconds / max(before, matrix_peak()))
+                print(f"{name}: {tokens / seconds:.0f} tokens/s, {shares[name][-1]:.0%}", file=sys.stderr, flush=True)
+    for name in names:
+        row = f"{name:<20}{statistics.median(speeds[name]):8.0f} tokens/s"
+        row += f"{statistics.median(shares[name]):7.0%} of the matrix peak"
+        for peer in ("transformers", "plain"):
+            ratios = [own / other for own, other in zip(speeds[name], speeds[peer], strict=True)]
+            row += f"  {statistics.median(ratios):5.2f}x {peer} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(row, flush=True)
+    if target := TARGETS.get((shape.length, shape.rows)):
+        print(f"targets: {target[0]:.2f}x transformers, {target[1]:.2f}x plain, {target[2]:.0%} of the peak")
+
+
+def matrix_peak(size: int = 2048, times: int = 4) -> float:
+    """FLOP/s of the best of a few square matrix products."""
+    a, b = torch.ones(size, size), torch.ones(size, size)
+    out = torch.empty(size, size)
+    best = 0.0
+    for _ in range(times):
+        started = time.perf_counter()
+        torch.mm(a, b, out=out)
+        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    return best
+
+
+def show_memory(shape: Shape, names: list[str], threads: int) -> None:
+    print("peak memory above the empty process, in a process of its own")
+    first = None
+    for name in names:
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.train",
+            "--experiment",
+            shape.experiment,
+            "--threads",
+            str(threads),
+        ]
+        command += ["--sizes", f"{shape.length}x{shape.rows}", "--memory-of", name]
+        command += [] if shape.dropout is None else ["--dropout", str(shape.dropout)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        size = json.loads(output.splitlines()[-1])
+        first = first or size
+        print(f"{name:<20}{size / 1e9:6.2f} GB  {size / first:5.2f}x transformers", flush=True)
+    if (shape.length, shape.rows) == (1024, 2):
+        print(f"target: {MEMORY_TARGET}x transformers")
+
+
+def peak_memory(shape: Shape, name: str) -> int:
+    if name == "transformers":
+        import transformers.models.gpt2.modeling_gpt2  # noqa: F401
+    shape.text().rows(0, 1)
+    gc.collect()
+    empty = resident()
+    step = STEPS[name](shape)
+    for _ in range(2):
+        step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - empty
+
+
+def resident() -> int:
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def show_tiny(rounds: int) -> None:
+    """The model of the quickstart, with the data and the batches of its plan."""
+    shape = Shape("test_runner", 128, 8, None)
+    model = shape.model()
+    step = trained_step(model, TrainConfig(batch_size=8, mini_batch_size=8))
+    speeds = []
+    for batch in batches(
+        shape.text(), first_row=0, end_row=8 * 10 * (rounds + 1), batch_size=8, piece_size=8, device=CPU
+    ):
+        started = time.perf_counter()
+        step(batch, LR)
+        speeds.append(batch.num_targets / (time.perf_counter() - started))
+    print(f"\ntest_runner, 8 rows of 128 tokens: {statistics.median(speeds[10:]):.0f} tokens/s")
+
+
+# The alternatives
+
+
+def lmplay_step(shape: Shape, *, compiled: bool = False, loss: str = "auto") -> Step:
+    model = shape.model()
+    if compiled:
+        compile_blocks(model)
+    step = trained_step(model, TrainConfig(batch_size=shape.rows, mini_batch_size=shape.rows, loss=loss))
+    positions, data = firsts(shape), shape.text()
+
+    def run() -> int:
+        first = next(positions)
+        batch = to_device(data.rows(first, shape.rows), first_row=first, piece_size=shape.rows, device=CPU)
+        step(batch, LR).loss.item()
+        return batch.num_targets
+
+    return run
+
+
+def trained_step(model: LMBase, config: TrainConfig) -> TrainStep:
+    return TrainStep(model, build_optimizer(model, config, CPU), config, CPU)
+
+
+def transformers_step(shape: Shape) -> Step:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    ours = shape.model()
+    kwargs = ours.init_kwargs
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=ours.vocab_size,
+            n_positions=ours.max_len,
+            n_embd=kwargs["embed_dim"],
+            n_layer=kwargs["num_blocks"],
+            n_head=kwargs["num_heads"],
+            attn_pdrop=kwargs["attn_dropout"],
+            resid_pdrop=kwargs["ff_dropout"],
+            embd_pdrop=kwargs["embed_dropout"],
+            activation_function="gelu",
+            tie_word_embeddings=False,
+        )
+    ).train()
+    del ours
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
+    positions, data = firsts(shape), shape.text()
+
+    def run() -> int:
+        tokens = torch.from_numpy(data.rows(next(positions), shape.rows).tokens)
+        loss = model(input_ids=tokens, labels=tokens).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+        return tokens[:, 1:].numel()
+
+    return run
+
+
+def plain_step(shape: Shape) -> Step:
+    model = PlainGPT2(shape.model())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
+    positions, data, tokenizer = firsts(shape), shape.text("pad"), get_tokenizer()
+
+    def run() -> int:
+        batch = data.rows(next(positions), shape.rows)
+        targets = torch.from_numpy(batch.targets)
+        longest = int((targets >= 0).sum(1).max())
+        tokens, targets = torch.from_numpy(batch.tokens)[:, :longest], targets[:, :longest]
+        logits = model(tokens)
+        loss = F.cross_entropy(logits.transpose(1, 2), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        for predicted, wanted in zip(logits.argmax(-1), targets, strict=True):
+            counts = wanted >= 0
+            guess, truth = (tokenizer.decode(ids[counts].tolist()) for ids in (predicted, wanted))
+            sum(one == other for one, other in zip(guess, truth, strict=False))
+        return int((targets >= 0).sum())
+
+    return run
+
+
+class PlainGPT2(nn.Module):
+    """The same parameters as lmplay's, computed as a textbook would."""
+
+    def __init__(self, model: LMBase) -> None:
+        super().__init__()
+        self.inner = model
+        self.dropout = model.init_kwargs["attn_dropout"]
+        length = model.max_len
+        self.register_buffer("mask", torch.ones(length, length, dtype=torch.bool).tril())
+
+    def forward(self, x: Tensor) -> Tensor:
+        model = self.inner
+        h = model.dropout(model.tok_embed(x) + model.pos_embed[:, : x.size(1)])
+        for block in model.blocks:
+            h = h + self.attention(block.attn, block.ln1(h))
+            h = h + block.ff(block.ln2(h))
+        return model.fc(model.ln(h))
+
+    def attention(self, layer: nn.Module, x: Tensor) -> Tensor:
+        batch, length, dim = x.shape
+        heads = layer.num_heads
+        q, k, v = (part.view(batch, length, heads, dim // heads).transpose(1, 2) for part in layer.qkv(x).chunk(3, -1))
+        weights = q @ k.transpose(-2, -1) / (dim // heads) ** 0.5  # (B, H, T, T)
+        weights = weights.masked_fill(~self.mask[:length, :length], float("-inf")).softmax(-1)
+        weights = F.dropout(weights, self.dropout, self.training)
+        return layer.dropout(layer.proj((weights @ v).transpose(1, 2).reshape(batch, length, dim)))
+
+
+def firsts(shape: Shape) -> Iterator[int]:
+    return iter(range(0, 10_000, shape.rows))
+
+
+STEPS: dict[str, Callable[[Shape], Step]] = {
+    "transformers": transformers_step,
+    "plain": plain_step,
+    "lmplay": lmplay_step,
+    "lmplay, all logits": lambda shape: lmplay_step(shape, loss="plain"),
+    "lmplay, compiled": lambda shape: lmplay_step(shape, compiled=True),
+}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
