@@ -56,6 +56,7 @@ class Asked:
     model: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, float | None] = field(default_factory=dict)
     config: Path | None = None
+    profile: int = 0
     amp: bool = False
     force: bool = False
 
@@ -113,6 +114,7 @@ def prepare(asked: Asked) -> Prepared:
             "model": model,
             "train": train,
             "data": {**file.get("data", {}), **typed["data"]},
+            "profile": asked.profile,
             "limits": validated(Limits, limits, where="limits"),
         },
         where="run",

@@ -58,6 +58,9 @@ def run(
     allow_change: list[str] | None = typer.Option(
         None, metavar="KEY", help="Go on with a run although this setting differs from its own; repeatable."
     ),
+    profile: int = typer.Option(
+        0, min=0, metavar="N", help="Write a trace of N steps, after two that are left out, into the run's folder."
+    ),
     force: bool = typer.Option(False, "--force", help="Accept arithmetic that this machine is very slow at."),
     track: list[str] | None = typer.Option(
         None, "--track", metavar="TRACKER", help="Also tell tensorboard, wandb or trackio; repeatable."
@@ -88,6 +91,7 @@ def run(
         },
         limits={"steps": steps, "samples": samples, "tokens": tokens, "hours": max_hours},
         config=config,
+        profile=profile,
         amp=amp,
         force=force,
     )

@@ -146,6 +146,8 @@ def describe_event(row: dict[str, Any]) -> str:
     at = f" at step {step:,}" if isinstance(step, int) else ""
     if kind == "stage":
         return f"stage {row.get('stage', '')} begins{at}"
+    if kind == "profiled":
+        return f"profile{at}: {row.get('trace')}"
     if kind == "saved":
         return f"saved a checkpoint{at}"
     if kind == "resumed":

@@ -25,6 +25,7 @@ from lmplay.train.keep.keeper import Keeper
 from lmplay.train.keep.randomness import RandomState
 from lmplay.train.keep.state import Training, progress_of
 from lmplay.train.orders import Orders, StopTraining
+from lmplay.train.profile import StepProfile
 from lmplay.train.report import Report
 from lmplay.train.trouble import examine
 from lmplay.train.update.average import WeightAverage
@@ -52,6 +53,7 @@ class Trainer:
         log: PatientLog,
         seed: int,
         orders: Orders,
+        profile_steps: int = 0,
     ) -> None:
         self.model = model
         self.experiment = experiment
@@ -68,6 +70,7 @@ class Trainer:
         self.evaluation = Evaluation(
             model, self.average, validation, report=self.report, orders=orders, device=device, seed=seed
         )
+        self.profile = StepProfile(checkpoints.parent / "profile", profile_steps, device, self._profiled)
         self.keeper = Keeper(checkpoints, log, self.config, orders)
         self._enter_stage()
 
@@ -87,6 +90,7 @@ class Trainer:
                     self._go_back(error)
                 except OutOfMemory as error:
                     self._halve_pieces(error)
+            self.profile.finish()
             self.save()
             self.keeper.settle()
         except StopTraining:
@@ -110,11 +114,16 @@ class Trainer:
     def _train_on(self, batch: DeviceBatch) -> None:
         self.report.begin_step()
         lr = self.course.lr()
-        result = self._one_update(batch, lr)
+        with self.profile.step():
+            result = self._one_update(batch, lr)
         self.course.progress.advance(samples=batch.samples, tokens=batch.num_targets)
         if self.average is not None:
             self.average.update(self.course.progress.step)
         self.report.step(result, batch, lr)
+
+    def _profiled(self, trace: Path, summary: str) -> None:
+        print(summary, flush=True)  # noqa: T201 - into worker.log
+        self.report.event("profiled", step=self.course.progress.step, trace=str(trace))
 
     def _one_update(self, batch: DeviceBatch, lr: float) -> StepResult:
         """Where memory does not suffice, nothing has happened, and the same step can be made again."""
@@ -245,6 +254,7 @@ class Trainer:
 
     def _save_before_stopping(self) -> None:
         """The end is wanted: a disk that stays full or a step that went wrong is no reason to wait for it."""
+        self.profile.finish()
         with contextlib.suppress(NotFiniteError):
             self.report.flush()
         for problem in self.keeper.save_at_the_end(self.course.progress, self._training().content):

@@ -39,6 +39,7 @@ class RunRequest(BaseModel):
     model: dict[str, Any] = Field(default_factory=dict, description="arguments of the model's constructor")
     train: dict[str, Any] = Field(default_factory=dict, description="fields of TrainConfig")
     data: dict[str, Any] = Field(default_factory=dict, description="fields of DataConfig")
+    profile: int = Field(0, ge=0, description="steps whose course in time is written into the run's folder profile")
     limits: Limits = Field(default_factory=lambda: Limits(), description="where the run ends before its plan does")
 
     def stage_config(self, *, preset: Mapping[str, Any], stage: str, stage_train: Mapping[str, Any]) -> TrainConfig:

@@ -94,6 +94,7 @@ def build_trainer(folder: Path, run: dict[str, Any], writer: RunWriter) -> Train
         log=control.log,
         seed=request.seed,
         orders=control,
+        profile_steps=request.profile,
     )
     if found:
         trainer.restore(found.folder)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-def compile_blocks(model: nn.Module) -> int:
+def compile_blocks(model: nn.Module, backend: str = "inductor") -> int:
     """Compile the repeated blocks of `model`, or all of it where it repeats none; returns how many parts.
 
     One block's code serves all of them, since they differ in weights only: a deep model compiles as fast as a shallow
@@ -16,7 +16,7 @@ def compile_blocks(model: nn.Module) -> int:
     """
     blocks = repeated_blocks(model)
     for part in blocks or [model]:
-        part.compile()
+        part.compile(backend=backend)
     return len(blocks) or 1
 
 
