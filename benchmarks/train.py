@@ -75,6 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dropout", type=float, help="of all layers, instead of the model's own")
     parser.add_argument("--rounds", type=int, default=5, help="how often each alternative makes a step")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="cores to use")
+    parser.add_argument("--peers", nargs="*", default=["transformers", "plain"], help="what to hold lmplay against")
     parser.add_argument("--compile", action="store_true", help="also with compiled blocks: a minute more")
     parser.add_argument("--plain-loss", action="store_true", help="also lmplay with all logits at once")
     parser.add_argument("--no-memory", action="store_true", help="leave the measurement of memory out")
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.memory_of:
             print(json.dumps(peak_memory(shape, options.memory_of)))
             return
-        names = ["transformers", "plain", "lmplay"]
+        names = [*options.peers, "lmplay"]
         names += ["lmplay, all logits"] * options.plain_loss + ["lmplay, compiled"] * options.compile
         show_speed(shape, names, options.rounds)
         if not options.no_memory:
@@ -122,7 +123,7 @@ def show_speed(shape: Shape, names: list[str], rounds: int) -> None:
     for name in names:
         row = f"{name:<20}{statistics.median(speeds[name]):8.0f} tokens/s"
         row += f"{statistics.median(shares[name]):7.0%} of the matrix peak"
-        for peer in ("transformers", "plain"):
+        for peer in (peer for peer in ("transformers", "plain") if peer in names):
             ratios = [own / other for own, other in zip(speeds[name], speeds[peer], strict=True)]
             row += f"  {statistics.median(ratios):5.2f}x {peer} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(row, flush=True)
@@ -144,8 +145,8 @@ def matrix_peak(size: int = 2048, times: int = 4) -> float:
 
 def show_memory(shape: Shape, names: list[str], threads: int) -> None:
     print("peak memory above the empty process, in a process of its own")
-    first = None
-    for name in names:
+    first = 0
+    for name in ["transformers", *[name for name in names if name != "transformers"]]:
         command = [
             sys.executable,
             "-m",
