@@ -52,8 +52,6 @@ class ChartData:
     borders: tuple[tuple[float, str], ...] = ()
     """Where each stage but the first begins, with its name."""
     events: tuple[Event, ...] = ()
-    x_end: float | None = None
-    """Where the axis is known to end: the length of a run that is still going."""
 
     @property
     def num_points(self) -> int:

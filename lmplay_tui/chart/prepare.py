@@ -98,8 +98,6 @@ def _x_limits(data: ChartData, view: View, previous: Prepared | None) -> Limits:
     if view.x_window is not None:
         return _scaled_window(view.x_window, log=view.log_x)
     ends = [curve.x[curve.x > 0] if view.log_x else curve.x for curve in data.curves]
-    if data.x_end is not None and any(len(x) for x in ends):
-        ends.append(np.array([data.x_end]))
     found = span_of(scaled(x, log=view.log_x) for x in ends)
     return quantised(found or (0.0, 1.0), parts=_X_PARTS, previous=previous.x_limits if previous else None)
 

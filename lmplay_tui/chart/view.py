@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 Limits = tuple[float, float]
 
 SPANS = (0.0, 5.0, 20.0, 100.0, 500.0, 2000.0)
-"""Rows to smooth over, from none up; `AUTO_SPAN` takes one percent of the rows that there are."""
-AUTO_SPAN = -1.0
+"""Rows to smooth over, from none up; `AUTO_SPAN` takes `AUTO_SHARE` of the rows that there are."""
+AUTO_SPAN, AUTO_SHARE = -1.0, 0.025
 _SMALLEST_SHARE = 1e-6
 
 
@@ -26,7 +26,7 @@ class View:
 
     def smoothing_for(self, rows: int) -> float:
         """How many rows an average is taken over, out of `rows`."""
-        return max(1.0, rows / 100) if self.span == AUTO_SPAN else self.span
+        return max(1.0, rows * AUTO_SHARE) if self.span == AUTO_SPAN else self.span
 
     def with_next_span(self, direction: int = 1) -> View:
         order = (AUTO_SPAN, *SPANS)

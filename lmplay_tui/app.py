@@ -1,0 +1,387 @@
+"""`lmplay-tui`: the application, its modes, the tick, and what holds everywhere.
+
+One tick looks at the runs in a thread and hands one snapshot to the screen that is shown. Nothing else is on a timer,
+and nothing that must go on lives in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from textual.app import App, SuspendNotSupported
+from textual.binding import Binding
+from textual.screen import Screen
+
+from lmplay.utils.errors import LMPlayError
+from lmplay_tui.actions import SCREENS, bindings_for
+from lmplay_tui.keymap import read_keymap
+from lmplay_tui.options import Options, parse_options
+from lmplay_tui.services.commands import Commands
+from lmplay_tui.services.experiments import ExperimentIndex
+from lmplay_tui.state import State, config_file, state_folder
+from lmplay_tui.theme import OWN_THEMES
+
+if TYPE_CHECKING:
+    from textual.command import Provider
+    from textual.dom import DOMNode
+
+    from lmplay_tui.screens.base import WorkbenchScreen
+    from lmplay_tui.services.requests import Requests
+    from lmplay_tui.services.run_store import RunStore, Snapshot
+    from lmplay_tui.widgets.chart import Chart
+
+_LARGEST_SHARE = 0.05
+"""Of one core, that looking at the runs may take: a folder that takes long is looked at less often."""
+
+
+class Workbench(App[None], inherit_bindings=False):
+    """The frame. Screens find here: options, state, services, and the newest snapshot of the runs."""
+
+    TITLE = "lmplay"
+    BINDINGS = bindings_for("app")
+    COMMANDS = {lambda: _palette()}  # noqa: RUF012 - as Textual has it
+    ENABLE_COMMAND_PALETTE = True
+    CSS = """
+    Screen { scrollbar-size: 1 1; }
+    * { scrollbar-background: $background; scrollbar-background-hover: $background;
+        scrollbar-background-active: $background; scrollbar-color: $border; scrollbar-color-hover: $primary;
+        scrollbar-color-active: $primary; scrollbar-corner-color: $background; }
+    CommandPalette > Vertical { max-height: 22; margin-top: 1; }
+    CommandPalette OptionList { max-height: 18; }
+    Tooltip { background: $panel; color: $foreground; }
+    ToastRack { margin-bottom: 1; }
+    Toast { max-width: 70; }
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        state: State | None = None,
+        keymap: dict[str, str] | None = None,
+        commands: Commands | None = None,
+        index: ExperimentIndex | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self.options = options
+        self.state = state if state is not None else State()
+        self.keymap = keymap or {}
+        self.root = _runs_root(options)
+        self.marks = self.state.of_runs(self.root)
+        self.commands = commands or Commands()
+        self.index = index or ExperimentIndex(self.commands)
+        self.clock = clock
+        self.snapshot: Snapshot | None = None
+        self._store: RunStore | None = None
+        self._requests: Requests | None = None
+        self._begun = False
+        self._looking = False
+        self._next_look = 0.0
+        self.animation_level = "none"
+        for theme in OWN_THEMES:
+            self.register_theme(theme)
+        self.theme = self._first_theme()
+        self.set_keymap(self.keymap)
+        self.set_class(options.ascii, "-ascii")
+        for mode, make in _MODES.items():
+            self.add_mode(mode, self._maker(make))
+
+    # ---- starting and ending ----------------------------------------------------------------------------------------
+
+    def _first_theme(self) -> str:
+        wanted = self.options.theme or self.state.get("theme", "lmplay-dark")
+        if wanted not in self.available_themes:
+            if self.options.theme:
+                raise LMPlayError(f"there is no theme {wanted!r}; there are {', '.join(sorted(self.available_themes))}")
+            wanted = "lmplay-dark"
+        return wanted
+
+    @staticmethod
+    def _maker(make: Callable[[], type[WorkbenchScreen]]) -> Callable[[], Screen[Any]]:
+        return lambda: make()()
+
+    def get_default_screen(self) -> Screen[Any]:
+        return Screen(id="before")
+
+    def on_mount(self) -> None:
+        mode = "run" if self.options.open else self.state.get("mode", "experiments")
+        if self.options.open:
+            self.marks.set("shown", self.options.open)
+        self.switch_mode(mode if mode in _MODES else "experiments")
+        self.theme_changed_signal.subscribe(self, lambda theme: self.state.set("theme", theme.name))
+        # The first frame is out before anything heavy is imported or read.
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        self._begun = True
+        self.set_interval(1 / self.options.fps, self._tick)
+        self.look_now()
+
+    @property
+    def where(self) -> str:
+        home = str(Path.home())
+        text = str(self.root)
+        return "~" + text[len(home) :] if text.startswith(home + os.sep) else text
+
+    # ---- the tick ---------------------------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> RunStore:
+        if self._store is None:
+            from lmplay_tui.services.run_store import RunStore
+
+            self._store = RunStore(self.root, clock=self.clock)
+        return self._store
+
+    @property
+    def requests(self) -> Requests:
+        """What was asked of runs from here."""
+        if self._requests is None:
+            from lmplay_tui.services.requests import Requests
+
+            self._requests = Requests(self.clock)
+        return self._requests
+
+    def look_now(self) -> None:
+        """Look at the runs without waiting for the next tick."""
+        if self._begun:
+            self._next_look = 0.0
+            self.run_worker(self._look(), group="look")
+
+    async def _tick(self) -> None:
+        self.state.save()
+        if self.clock() >= self._next_look:
+            await self._look()
+
+    async def _look(self) -> None:
+        if self._looking:
+            return
+        self._looking = True
+        try:
+            start = self.clock()
+            snapshot = await asyncio.to_thread(lambda: self.store.look())
+            changed = snapshot is not self.snapshot
+            self.snapshot = snapshot
+            screen = self._shown()
+            if screen is not None:
+                with self.batch_update():
+                    screen.take(snapshot)
+                    if changed:
+                        screen.show_bars()
+                await screen.look()
+            took = self.clock() - start
+            self._next_look = self.clock() + took / _LARGEST_SHARE - took
+        finally:
+            self._looking = False
+
+    def _shown(self) -> WorkbenchScreen | None:
+        """The screen of the present mode, under whatever dialog is over it."""
+        from lmplay_tui.screens.base import WorkbenchScreen
+
+        stack = self.screen_stack
+        return stack[0] if stack and isinstance(stack[0], WorkbenchScreen) else None
+
+    # ---- what holds everywhere --------------------------------------------------------------------------------------
+
+    def action_show(self, mode: str) -> None:
+        """Go to a screen; the launch form is a dialog over the one that is shown."""
+        if mode == "launch":
+            self.open_launch()
+            return
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
+        self.state.set("mode", mode)
+        self.switch_mode(mode)
+
+    def show_run(self, name: str) -> None:
+        """Go to one run."""
+        self.marks.set("shown", name)
+        self.action_show("run")
+
+    def toggle_mark(self, name: str) -> bool:
+        """Mark a run for the comparison, or take the mark away; True when it is marked now."""
+        marked = [str(one) for one in self.marks.get("marked", [])]
+        if name in marked:
+            marked.remove(name)
+        else:
+            marked.append(name)
+        self.marks.set("marked", marked)
+        self.notify(f"{name} is {'marked' if name in marked else 'no longer marked'} for comparing", timeout=2)
+        return name in marked
+
+    def open_chat(self, name: str) -> None:
+        """Talk to the newest checkpoint of a run."""
+        self.marks.set("chat", name)
+        self.action_show("chat")
+
+    def export_chart(self, chart: Chart, name: str) -> None:
+        """Write what a chart shows as CSV, and as PNG where matplotlib is there, into the current folder."""
+        self.run_worker(self._export(chart, name), group="export")
+
+    async def _export(self, chart: Chart, name: str) -> None:
+        from lmplay_tui.chart.export import to_csv
+
+        safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
+        table, picture = Path.cwd() / f"{safe}.csv", Path.cwd() / f"{safe}.png"
+        try:
+            text = await asyncio.to_thread(to_csv, chart.data, chart.view)
+            await asyncio.to_thread(table.write_text, text)
+        except OSError as error:
+            self.notify(f"{table} can't be written: {error.strerror}", severity="error")
+            return
+        drawing = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "lmplay_tui.draw_png", str(table), str(picture), stderr=asyncio.subprocess.PIPE
+        )
+        _, complaint = await drawing.communicate()
+        lines = complaint.decode(errors="replace").strip().splitlines()
+        also = (
+            f" and {picture.name}" if drawing.returncode == 0 else f"; no picture: {lines[-1] if lines else 'failed'}"
+        )
+        self.notify(f"written: {table}{also}", timeout=6)
+
+    def show_experiment(self, name: str) -> None:
+        """Go to one experiment."""
+        self.state.set("experiments.cursor", name)
+        self.action_show("experiments")
+
+    def open_launch(self, **fields: Any) -> None:
+        """The form that sets up a run; `fields` are filled in."""
+        if self.options.readonly:
+            self.notify("Started with --readonly: nothing can be launched.", severity="warning")
+
+    def edit(self, file: Path) -> None:
+        """Open a file in $EDITOR, the screen stepping aside for it."""
+        editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+        try:
+            with self.suspend():
+                subprocess.run([*editor, str(file)], check=False)
+        except (OSError, SuspendNotSupported) as error:
+            self.notify(f"{file} can't be edited here: {error}", severity="error")
+
+    def action_theme(self) -> None:
+        names = sorted(self.available_themes)
+        self.theme = names[(names.index(self.theme) + 1) % len(names)]
+        self.notify(f"theme {self.theme}", timeout=2)
+
+    def action_picture(self) -> None:
+        self.notify(f"written to {self.save_screenshot()}")
+
+    def action_no_interrupt(self) -> None:
+        """What `ctrl+c` does: copy what is selected. It never ends the workbench, and never a run."""
+        text = self.screen.get_selected_text()
+        if text:
+            self.copy_to_clipboard(text)
+            self.notify("copied", timeout=2)
+        else:
+            self.notify("q leaves the workbench; runs go on.", timeout=3)
+
+    def action_jump(self) -> None:
+        from lmplay_tui.screens.jump import JumpScreen
+
+        self.push_screen(JumpScreen(self.screen))
+
+    def action_help(self) -> None:
+        from lmplay_tui.screens.help import HelpScreen
+
+        self.push_screen(HelpScreen(self.screen))
+
+    async def action_quit(self) -> None:
+        self.state.save()
+        self.exit()
+
+    def handle_bindings_clash(self, clashed_bindings: set[Binding], node: DOMNode) -> None:
+        names = " and ".join(sorted(binding.description for binding in clashed_bindings))
+        self.notify(f"The keymap gives one key to {names} of {type(node).__name__}.", severity="warning")
+
+    def on_unmount(self) -> None:
+        self.state.save()
+        self.commands.close()
+
+
+def _experiments() -> type[WorkbenchScreen]:
+    from lmplay_tui.screens.experiments import ExperimentsScreen
+
+    return ExperimentsScreen
+
+
+def _run() -> type[WorkbenchScreen]:
+    from lmplay_tui.screens.run import RunScreen
+
+    return RunScreen
+
+
+def _runs() -> type[WorkbenchScreen]:
+    from lmplay_tui.screens.runs import RunsScreen
+
+    return RunsScreen
+
+
+_MODES: dict[str, Callable[[], type[WorkbenchScreen]]] = {"experiments": _experiments, "runs": _runs, "run": _run}
+assert set(_MODES) <= {mode for mode, _, _ in SCREENS}
+
+
+def _palette() -> type[Provider]:
+    from lmplay_tui.palette import WorkbenchCommands
+
+    return WorkbenchCommands
+
+
+def _runs_root(options: Options) -> Path:
+    """As `lmplay.runs.runs_root`, which isn't imported before the first frame."""
+    if options.runs is not None:
+        return options.runs.expanduser().absolute()
+    configured = os.environ.get("LMPLAY_RUNS")
+    return (Path(configured).expanduser() if configured else Path("runs")).absolute()
+
+
+def main() -> NoReturn:
+    options = parse_options(sys.argv[1:])
+    sys.exit(run(options))
+
+
+def run(options: Options) -> int:
+    """Run the workbench; returns the exit status."""
+    try:
+        keymap = read_keymap(config_file())
+        if options.keys or options.reset_terminal or options.serve:
+            return _aside(options, keymap)
+        root = _runs_root(options)
+        os.environ["LMPLAY_RUNS"] = str(root)  # for every command that is started from here
+        app = Workbench(options, state=State(state_folder() / "workbench.json"), keymap=keymap)
+        app.run(mouse=options.mouse)
+    except LMPlayError as error:
+        print(f"lmplay-tui: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_status
+    if app.snapshot is not None and app.return_code == 0:
+        _say_what_goes_on(app)
+    return app.return_code or 0
+
+
+def _aside(options: Options, keymap: dict[str, str]) -> int:
+    """What needs no screen."""
+    from lmplay_tui.aside import print_keys, reset_terminal, serve
+
+    if options.keys:
+        print_keys(keymap)
+    elif options.reset_terminal:
+        reset_terminal()
+    else:
+        serve(options)
+    return 0
+
+
+def _say_what_goes_on(app: Workbench) -> None:
+    live = [run.name for run in app.snapshot.runs if run.status.active] if app.snapshot is not None else []
+    if live:
+        some = ", ".join(live[:5]) + (", ..." if len(live) > 5 else "")
+        goes = "1 run goes on" if len(live) == 1 else f"{len(live)} runs go on"
+        print(f"{goes}: {some}. lmplay-tui shows {'it' if len(live) == 1 else 'them'} again.")  # noqa: T201

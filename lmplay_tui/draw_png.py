@@ -1,0 +1,54 @@
+"""`python -m lmplay_tui.draw_png data.csv picture.png`: the chart of a CSV that a chart wrote, drawn with matplotlib.
+
+A process of its own: the workbench imports no plotting library.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def draw(source: Path, target: Path) -> None:
+    """Raw points dim, smoothed ones over them, one colour a curve."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    curves: dict[str, list[tuple[float, float, float | None]]] = {}
+    with source.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        head = next(reader)
+        for name, place, value, even in reader:
+            curves.setdefault(name, []).append((float(place), float(value), float(even) if even else None))
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    for index, (name, points) in enumerate(curves.items()):
+        x, y = [point[0] for point in points], [point[1] for point in points]
+        smoothed = [math.nan if point[2] is None else point[2] for point in points]
+        colour = f"C{index}"
+        if not all(math.isnan(value) for value in smoothed):
+            axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
+            axes.plot(x, smoothed, color=colour, linewidth=1.6, label=name)
+        else:
+            axes.plot(x, y, color=colour, marker="o", markersize=3, linewidth=1.2, label=name)
+    axes.set_xlabel(head[1])
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    figure.savefig(target, dpi=160)
+
+
+def main(arguments: Sequence[str]) -> int:
+    try:
+        draw(Path(arguments[0]), Path(arguments[1]))
+    except ImportError:
+        print("matplotlib is not installed: pip install 'lmplay[plot]'", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,130 @@
+"""Text with inks, a line at a time: what widgets are given to show. Plain data, to be tested and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from textual.strip import Strip
+
+from lmplay_tui.theme import Palette
+
+Span = tuple[str, str]
+"""(text, ink)"""
+Line = tuple[Span, ...]
+EMPTY: Line = ()
+ELLIPSIS = "…"
+
+
+def line(*parts: Span | str) -> Line:
+    """A line of spans; a bare text has the ink of the widget."""
+    return tuple(part if isinstance(part, tuple) else (part, "") for part in parts if part)
+
+
+def plain(content: Line) -> str:
+    return "".join(text for text, _ in content)
+
+
+def width_of(content: Line) -> int:
+    return sum(cell_len(text) for text, _ in content)
+
+
+def fitted(content: Line, width: int, *, align: str = "left", ellipsis: str = ELLIPSIS) -> Line:
+    """Exactly `width` cells: cut with an ellipsis, or filled with blanks on the side that `align` leaves."""
+    if width <= 0:
+        return ()
+    size = width_of(content)
+    if size > width:
+        return _cut(content, width, ellipsis)
+    blanks = " " * (width - size)
+    if not blanks:
+        return content
+    return ((blanks, ""), *content) if align == "right" else (*content, (blanks, ""))
+
+
+def _cut(content: Line, width: int, ellipsis: str) -> Line:
+    kept: list[Span] = []
+    room = width - cell_len(ellipsis)
+    if room < 0:
+        return ((set_cell_size(plain(content), width), ""),)
+    for text, ink in content:
+        size = cell_len(text)
+        if size >= room:
+            cut = set_cell_size(text, room)
+            kept.append((cut + ellipsis, ink))
+            break
+        kept.append((text, ink))
+        room -= size
+    return tuple(kept)
+
+
+def spread(left: Line, right: Line, width: int) -> Line:
+    """`left` at the left and `right` at the right end of `width` cells; where both don't fit, the left one is cut."""
+    room = width - width_of(right)
+    if room < 1:
+        return fitted(right, width)
+    return (*fitted(left, room), *right)
+
+
+def joined(parts: Iterable[Line], separator: Span) -> Line:
+    found: list[Span] = []
+    for part in parts:
+        if part:
+            found += ([separator] if found else []) + list(part)
+    return tuple(found)
+
+
+def wrapped(text: str, width: int, ink: str = "") -> list[Line]:
+    """Paragraphs of `text` as lines of at most `width` cells, broken at blanks where there are any."""
+    found: list[Line] = []
+    for paragraph in text.splitlines() or [""]:
+        words, current, size = paragraph.split(" "), "", 0
+        for word in words:
+            length = cell_len(word)
+            if current and size + 1 + length > width:
+                found.append(line((current, ink)))
+                current, size = "", 0
+            while length > width > 0:
+                head = _head(word, width)
+                found.append(line((head, ink)))
+                word = word[len(head) :]
+                length = cell_len(word)
+            current = f"{current} {word}" if current else word
+            size = cell_len(current)
+        found.append(line((current, ink)))
+    return found
+
+
+def _head(word: str, width: int) -> str:
+    """As much of the beginning of a word as fits, at least one character."""
+    size = 0
+    for place, character in enumerate(word):
+        size += cell_len(character)
+        if size > width and place:
+            return word[:place]
+    return word
+
+
+def to_strip(content: Line, palette: Palette, width: int, *, under: str = "") -> Strip:
+    """The line as Textual draws it, `width` cells wide; the ink `under` lies below all of it."""
+    base = palette.style(under)
+    shown = fitted(tuple((printable(text), ink) for text, ink in content), width)
+    return Strip([Segment(text, base + palette.style(ink)) for text, ink in shown if text], width)
+
+
+def printable(text: str) -> str:
+    """The text without control characters: nothing that a model or a log wrote may steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def facts(pairs: Sequence[tuple[str, str | Line]], *, name_width: int | None = None) -> list[Line]:
+    """`name  value` lines with the values in one column; pairs without a value are left out."""
+    shown = [(name, value) for name, value in pairs if value]
+    width = name_width or max((len(name) for name, _ in shown), default=0)
+    return [
+        (*line((f"{name:<{width}}  ", "muted")), *(line(value) if isinstance(value, str) else value))
+        for name, value in shown
+    ]

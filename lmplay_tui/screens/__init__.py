@@ -1,0 +1,1 @@
+"""The screens, one file each; each is imported when it is first shown."""

@@ -1,0 +1,97 @@
+"""What every screen has: the line at the top, the line of keys at the bottom, sizes, and the news of each tick."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual import events
+from textual.app import ComposeResult
+from textual.screen import Screen
+from textual.widget import Widget
+
+from lmplay_tui.actions import BY_ID
+from lmplay_tui.widgets.bars import KeyBar, TopBar
+
+if TYPE_CHECKING:
+    from lmplay_tui.app import Workbench
+    from lmplay_tui.services.run_store import Snapshot
+
+
+class WorkbenchScreen(Screen[None]):
+    """`compose_body` gives what stands between the two lines. `MODE` is its name in `actions.SCREENS`."""
+
+    MODE = ""
+    HELP = ""
+    AUTO_FOCUS = ""
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-medium"), (160, "-wide")]  # noqa: RUF012 - as Textual has it
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-high")]  # noqa: RUF012
+    DEFAULT_CSS = """
+    WorkbenchScreen { layout: vertical; background: $background; }
+    """
+
+    def compose(self) -> ComposeResult:
+        yield TopBar()
+        yield from self.compose_body()
+        yield KeyBar()
+
+    def compose_body(self) -> ComposeResult:
+        raise NotImplementedError
+
+    @property
+    def workbench(self) -> Workbench:
+        from lmplay_tui.app import Workbench
+
+        assert isinstance(self.app, Workbench)
+        return self.app
+
+    def on_mount(self) -> None:
+        self.bindings_updated_signal.subscribe(self, lambda _: self._update_keys())
+        self.show_bars()
+
+    def on_screen_resume(self) -> None:
+        self.show_bars()
+        self.workbench.look_now()
+
+    def on_resize(self, event: events.Resize) -> None:  # noqa: ARG002
+        self.call_after_refresh(self.show_bars)
+
+    def take(self, snapshot: Snapshot) -> None:
+        """What this tick found. Called for the screen that is shown, within one `batch_update`."""
+
+    async def look(self) -> None:
+        """What else this screen looks at each tick, beyond the list of runs; long reads belong in a thread."""
+
+    def show_bars(self) -> None:
+        app = self.workbench
+        snapshot = app.snapshot
+        for bar in self.query(TopBar):
+            bar.update_content(
+                self.MODE,
+                live=snapshot.live if snapshot is not None else 0,
+                where=app.where,
+                notice="read only" if app.options.readonly else "",
+                ascii_only=app.options.ascii,
+            )
+        self._update_keys()
+
+    def _update_keys(self) -> None:
+        if self.is_attached and self.app.screen is self:
+            for bar in self.query(KeyBar):
+                bar.update_content(self.workbench.keymap, ascii_only=self.workbench.options.ascii)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """What changes something is not there with --readonly."""
+        if not self.workbench.options.readonly:
+            return True
+        return not any(known.changes and known.name == action for known in BY_ID.values())
+
+
+def help_of(widget: Widget | None) -> str:
+    """The help text of the widget in focus, or of what it stands on."""
+    node = widget
+    while node is not None:
+        text = getattr(node, "HELP", None)
+        if isinstance(text, str) and text:
+            return text
+        node = node.parent if isinstance(node.parent, Widget) else None
+    return ""

@@ -1,0 +1,343 @@
+"""Screen 1: every experiment there is; what one consists of and costs; whether it is sound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from textual import on
+from textual.app import ComposeResult
+
+from lmplay_tui.actions import bindings_for
+from lmplay_tui.screens.base import WorkbenchScreen
+from lmplay_tui.screens.experiment_view import (
+    CHECK_COLUMNS,
+    GRADIENT_COLUMNS,
+    LAYER_COLUMNS,
+    LIST_COLUMNS,
+    check_rows,
+    gradient_rows,
+    layer_rows,
+    list_rows,
+    overview,
+    verdict_note,
+)
+from lmplay_tui.services.commands import CommandError
+from lmplay_tui.services.experiments import Experiment
+from lmplay_tui.widgets.fields import FilterField
+from lmplay_tui.widgets.grid import Grid
+from lmplay_tui.widgets.pane import Pane, Split
+from lmplay_tui.widgets.tabs import Views
+from lmplay_tui.widgets.text_view import TextView
+
+_PATIENCE = 0.25
+"""Seconds the cursor rests on an experiment before a process is started to describe it."""
+
+
+class ExperimentsScreen(WorkbenchScreen):
+    MODE = "experiments"
+    HELP = (
+        "All experiments: those of lmplay, of installed packages and of $LMPLAY_EXPERIMENTS. The pane beside tells "
+        "what the one under the cursor is made of and costs, and asks whether it is sound."
+    )
+    BINDINGS = bindings_for("experiments")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._results: dict[str, dict[str, Mapping[str, Any]]] = {}
+        self._gradients: dict[str, list[Mapping[str, Any]]] = {}
+        self._problems: dict[str, str] = {}
+        self._checking: str | None = None
+        self._asked: str | None = None
+        self._depth, self._rows, self._by_size, self._tiny = 3, 4, False, True
+
+    def compose_body(self) -> ComposeResult:
+        self.names = Grid(LIST_COLUMNS, empty="looking for experiments...", id="experiments")
+        self.words = FilterField(placeholder="part of a name, family or description", id="filter")
+        self.overview = TextView(id="overview", focusable=True)
+        self.layer_grid = Grid(LAYER_COLUMNS, empty="not known yet", id="layers")
+        self.check_grid = Grid(CHECK_COLUMNS, id="checks")
+        self.gradient_grid = Grid(
+            GRADIENT_COLUMNS, empty="c asks the checks, of which these are a part", id="gradients"
+        )
+        self.views = Views(
+            {
+                "overview": ("Overview", self.overview),
+                "layers": ("Layers", self.layer_grid),
+                "checks": ("Checks", self.check_grid),
+                "gradients": ("Gradients", self.gradient_grid),
+            },
+            id="detail",
+        )
+        self.detail = Pane(self.views, title="")
+        share = self.workbench.state.get("layout.experiments", 0.45)
+        yield Split(
+            Pane(self.words, self.names, title="Experiments", id="list-pane"), self.detail, share=share, id="split"
+        )
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        state = self.workbench.state
+        self.words.value = state.get("experiments.filter", "")
+        self.words.show_value()
+        self.views.choose(state.get("experiments.view", "overview"))
+        self._show_list()
+        wanted = state.get("experiments.cursor", "")
+        if wanted:
+            self.names.move_to(wanted)
+        self.names.focus()
+        self.call_after_refresh(self._renew_behind)
+
+    # ---- the list ----------------------------------------------------------------------------------------------------
+
+    @property
+    def current(self) -> Experiment | None:
+        """The experiment under the cursor."""
+        key = (self.names.cursor or "").removeprefix("broken:")
+        return next((one for one in self.workbench.index.now.experiments if one.name == key), None)
+
+    def _show_list(self) -> None:
+        index = self.workbench.index
+        counted = {}
+        for one in index.now.experiments:
+            told = index.description(one.name)
+            if told is not None:
+                counted[one.name] = int(told["parameters"])
+        rows = list_rows(index.now.experiments, self.words.value, counted, ascii_only=self.workbench.options.ascii)
+        empty = (
+            "no experiment matches the filter; escape clears it" if self.words.value else "looking for experiments..."
+        )
+        self.names.show(rows, empty=empty)
+        pane = self.query_one("#list-pane", Pane)
+        pane.border_subtitle = f"{len(rows)} of {len(index.now.experiments)}" if self.words.value else f"{len(rows)}"
+
+    def _renew_behind(self) -> None:
+        self.run_worker(self._renew(), group="renew", exclusive=True)
+
+    async def _renew(self) -> None:
+        try:
+            await self.workbench.index.renew()
+        except CommandError as error:
+            if not self.workbench.index.now.known:
+                self.names.show((), empty=f"the experiments can't be listed: {error}")
+            self.notify(f"the experiments can't be listed: {error}", severity="error")
+            return
+        self._show_list()
+
+    @on(FilterField.Changed, "#filter")
+    def _filter_changed(self) -> None:
+        self.workbench.state.set("experiments.filter", self.words.value)
+        self._show_list()
+
+    @on(FilterField.Left)
+    def _filter_left(self) -> None:
+        self.names.focus()
+
+    @on(Grid.Highlighted, "#experiments")
+    def _highlighted(self, event: Grid.Highlighted) -> None:
+        self.workbench.state.set("experiments.cursor", event.key)
+        self._show_detail()
+        self.run_worker(self._describe(), group="describe", exclusive=True)
+
+    @on(Grid.Chosen, "#experiments")
+    def _chosen(self) -> None:
+        self.views.choose("overview" if self.views.chosen == "checks" else self.views.chosen)
+        {"layers": self.layer_grid, "checks": self.check_grid, "gradients": self.gradient_grid}.get(
+            self.views.chosen, self.overview
+        ).focus()
+
+    # ---- one experiment ----------------------------------------------------------------------------------------------
+
+    async def _describe(self) -> None:
+        """Ask for the description of the experiment under the cursor, when it rests there and nothing is known."""
+        one, index = self.current, self.workbench.index
+        if one is None or one.broken is not None:
+            return
+        if index.description(one.name, rows=self._rows) is None:
+            await asyncio.sleep(_PATIENCE)
+            try:
+                await index.describe(one.name, rows=self._rows)
+                self._problems.pop(one.name, None)
+            except CommandError as error:
+                self._problems[one.name] = str(error)
+            self._show_list()
+        self._show_detail()
+
+    def _show_detail(self) -> None:
+        one = self.current
+        self.detail.border_title = one.name if one is not None else ""
+        if one is None:
+            self.overview.show(())
+            return
+        ascii_only = self.workbench.options.ascii
+        told = self.workbench.index.description(one.name, rows=self._rows)
+        view = self.views.chosen
+        self.detail.border_subtitle = self._subtitle(view)
+        if view == "overview":
+            problem = self._problems.get(one.name, "")
+            width = self.detail.size.width or 60
+            self.overview.show(overview(one, told, width, rows=self._rows, problem=problem, ascii_only=ascii_only))
+        elif view == "layers":
+            layers = told["layers"] if told is not None else ()
+            self.layer_grid.show(
+                layer_rows(layers, depth=self._depth, by_size=self._by_size, ascii_only=ascii_only),
+                empty=self._problems.get(one.name) or one.broken or "building it without weights, to count...",
+            )
+        results = self._results.get(one.name, {})
+        running = self._running_check(one.name)
+        if view == "checks":
+            self.check_grid.show(check_rows(results, running, self.detail.size.width, ascii_only=ascii_only))
+        elif view == "gradients":
+            self.gradient_grid.show(
+                gradient_rows(self._gradients[one.name], ascii_only=ascii_only) if one.name in self._gradients else ()
+            )
+        self.views.tabs.note("checks", *verdict_note(results, running is not None))
+
+    def _subtitle(self, view: str) -> str:
+        if view == "layers":
+            return f"depth {self._depth}, {'by size' if self._by_size else 'in order'}"
+        if view in ("checks", "gradients"):
+            return "tiny" if self._tiny else "full size"
+        return ""
+
+    @on(Views.Changed)
+    def _view_changed(self, event: Views.Changed) -> None:
+        self.workbench.state.set("experiments.view", event.name)
+        self._show_detail()
+
+    def on_resize(self, event: Any) -> None:
+        super().on_resize(event)
+        self.call_after_refresh(self._show_detail)
+
+    @on(Split.Moved)
+    def _split_moved(self, event: Split.Moved) -> None:
+        self.workbench.state.set("layout.experiments", event.share)
+        self.call_after_refresh(self._show_detail)
+
+    # ---- checks ------------------------------------------------------------------------------------------------------
+
+    def _running_check(self, name: str) -> str | None:
+        """The check that is being asked of this experiment now."""
+        from lmplay_tui.screens.experiment_view import CHECKS
+
+        if self._checking != name:
+            return None
+        return next((check for check in CHECKS if check not in self._results.get(name, {})), None)
+
+    async def _check(self, name: str) -> None:
+        self._results[name], self._checking = {}, name
+        self._gradients.pop(name, None)
+        self._show_detail()
+        size = ("--tiny",) if self._tiny else ()
+        try:
+            async for value in self.workbench.commands.stream("check", name, *size, "--json", "--stream"):
+                if "checks" in value:
+                    self._results[name] = {check["name"]: check for check in value["checks"]}
+                    self._gradients[name] = list(value.get("gradients", ()))
+                else:
+                    self._results[name][value["name"]] = value
+                self._show_detail()
+        except CommandError as error:
+            self.notify(f"{name} could not be checked: {error}", severity="error", timeout=8)
+        finally:
+            self._checking = None
+            if self.is_attached:
+                self._show_detail()
+        failed = [check for check, result in self._results[name].items() if not result.get("ok")]
+        if failed:
+            self.notify(f"{name}: {', '.join(failed)} failed", severity="error", timeout=8)
+
+    # ---- actions -----------------------------------------------------------------------------------------------------
+
+    def action_filter(self) -> None:
+        self.words.open()
+
+    def action_view(self) -> None:
+        self.views.next()
+
+    def action_renew(self) -> None:
+        self._renew_behind()
+        self.notify("looking for experiments again", timeout=2)
+
+    def action_check(self) -> None:
+        one = self.current
+        if one is None or one.broken is not None:
+            return
+        self.views.choose("checks")
+        self.run_worker(self._check(one.name), group="check", exclusive=True)
+
+    def action_stop_check(self) -> None:
+        self.workers.cancel_group(self, "check")
+
+    def action_tiny(self) -> None:
+        self._tiny = not self._tiny
+        self._show_detail()
+        size = "scaled down, in seconds" if self._tiny else "in the model's own size: minutes for a large one"
+        self.notify(f"checks {size}", timeout=3)
+
+    def action_deeper(self) -> None:
+        self._depth = min(8, self._depth + 1)
+        self._layers_changed()
+
+    def action_shallower(self) -> None:
+        self._depth = max(1, self._depth - 1)
+        self._layers_changed()
+
+    def action_sort_layers(self) -> None:
+        self._by_size = not self._by_size
+        self._layers_changed()
+
+    def _layers_changed(self) -> None:
+        self.views.choose("layers")
+        self._show_detail()
+
+    def action_more_rows(self) -> None:
+        self._change_rows(self._rows * 2)
+
+    def action_fewer_rows(self) -> None:
+        self._change_rows(self._rows // 2)
+
+    def _change_rows(self, rows: int) -> None:
+        self._rows = min(4096, max(1, rows))
+        self.views.choose("overview")
+        self._show_detail()
+        self.run_worker(self._describe(), group="describe", exclusive=True)
+
+    def action_launch(self) -> None:
+        one = self.current
+        if one is not None and one.broken is None:
+            self.workbench.open_launch(experiment=one.name)
+
+    def action_edit(self) -> None:
+        one = self.current
+        folder = self.workbench.index.source(one.name) if one is not None else None
+        if folder is not None:
+            self.workbench.edit(folder / "model.py")
+            self._renew_behind()
+
+    def action_new(self) -> None:
+        one = self.current
+        if one is not None and one.broken is None:
+            self.run_worker(self._new(one.name), group="new", exclusive=True)
+
+    async def _new(self, template: str) -> None:
+        """Ask for a name, let `lmplay new` copy, open the editor."""
+        from lmplay_tui.screens.dialogs import TextDialog
+
+        name = await self.app.push_screen_wait(
+            TextDialog("New experiment", f"A copy of {template} under the name", placeholder="my_idea")
+        )
+        if not name:
+            return
+        try:
+            said = await self.workbench.commands.run("new", name, "--from", template)
+        except CommandError as error:
+            self.notify(str(error), severity="error", timeout=8)
+            return
+        self.notify(said.strip().splitlines()[0] if said.strip() else f"{name} is there", timeout=6)
+        await self._renew()
+        self.names.move_to(name)
+        folder = self.workbench.index.source(name)
+        if folder is not None:
+            self.workbench.edit(folder / "model.py")

@@ -1,0 +1,330 @@
+"""Screen 4: one run. Its charts, its log, events, samples, checkpoints, settings, and the machine it runs on."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from textual import on
+from textual.app import ComposeResult
+
+from lmplay.runs import RunSummary, resolve_run
+from lmplay.utils.errors import LMPlayError
+from lmplay_tui.actions import bindings_for
+from lmplay_tui.lines import Line, line, plain
+from lmplay_tui.run_charts import X_AXES, chart_of, figure_title, known_figures
+from lmplay_tui.screens.dialogs import Choices, TextDialog
+from lmplay_tui.screens.run_view import (
+    CHECKPOINT_COLUMNS,
+    CONFIG_COLUMNS,
+    EVENT_COLUMNS,
+    checkpoint_rows,
+    config_rows,
+    event_rows,
+    head_lines,
+    machine_lines,
+    sample_lines,
+)
+from lmplay_tui.screens.steering import SteeringScreen
+from lmplay_tui.services.run_feed import RunFeed, RunPicture
+from lmplay_tui.services.run_store import Snapshot
+from lmplay_tui.widgets.chart import Chart
+from lmplay_tui.widgets.deck import ChartDeck
+from lmplay_tui.widgets.grid import Grid
+from lmplay_tui.widgets.pane import Pane, Split
+from lmplay_tui.widgets.tabs import Views
+from lmplay_tui.widgets.text_view import TextView
+
+_FIGURES = ["loss", "lr", "grad_norm", "tokens_per_second"]
+_DISK_SECONDS = 3.0
+"""Checkpoints are looked for so often, while they are on the screen."""
+
+
+class RunScreen(SteeringScreen):
+    MODE = "run"
+    HELP = "One run: its charts above, and below its log, events, generated samples, checkpoints, settings and machine."
+    BINDINGS = bindings_for("run", "steer")
+    DEFAULT_CSS = """
+    RunScreen #head { height: 4; padding: 0 1; overflow: hidden; }
+    RunScreen.-short #head { height: 3; }
+    RunScreen.-full #head, RunScreen.-full #below { display: none; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feed: RunFeed | None = None
+        self.picture: RunPicture | None = None
+        self._shown_number = -1
+        self._summary: RunSummary | None = None
+        self._disk_looked = -1e9
+        self._found = ""
+        self._found_at = -1
+
+    def compose_body(self) -> ComposeResult:
+        state = self.workbench.state
+        self.head = TextView(id="head")
+        style = "ascii" if self.workbench.options.ascii else "braille"
+        figures = [str(name) for name in state.get("run.figures", _FIGURES)]
+        self.deck = ChartDeck(
+            (figures + _FIGURES)[:4],
+            count=state.get("run.charts", 4),
+            style=style,
+            share=state.get("layout.charts", 0.62),
+        )
+        self.log_view = TextView(id="log", focusable=True, follow=True, wide=True)
+        self.events = Grid(EVENT_COLUMNS, empty="nothing has happened yet", id="events")
+        self.samples = TextView(id="samples", focusable=True)
+        self.checkpoints = Grid(CHECKPOINT_COLUMNS, empty="no checkpoint yet; C saves one", id="checkpoints")
+        self.config = Grid(CONFIG_COLUMNS, id="config")
+        self.machine = TextView(id="machine", focusable=True)
+        self.views = Views(
+            {
+                "log": ("Log", self.log_view),
+                "events": ("Events", self.events),
+                "samples": ("Samples", self.samples),
+                "checkpoints": ("Checkpoints", self.checkpoints),
+                "config": ("Config", self.config),
+                "machine": ("Machine", self.machine),
+            },
+            id="views",
+        )
+        yield self.head
+        yield Split(
+            self.deck,
+            Pane(self.views, id="below"),
+            share=state.get("layout.run", 0.62),
+            vertical=True,
+            least=5,
+            id="split",
+        )
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.views.choose(self.workbench.state.get("run.view", "log"))
+        self.head.show([line(("reading the runs...", "muted"))])
+        self.deck.main.focus()
+
+    # ---- which run ---------------------------------------------------------------------------------------------------
+
+    @property
+    def steered(self) -> RunSummary | None:
+        return self._summary
+
+    def take(self, snapshot: Snapshot) -> None:
+        wanted = self.workbench.marks.get("shown", "")
+        summary = snapshot.get(wanted) if wanted else None
+        if summary is None and wanted and (self.feed is None or self.feed.path.name != wanted):
+            try:
+                found = resolve_run(wanted, root=self.workbench.root)
+                summary = snapshot.get(found.name)
+            except LMPlayError as error:
+                self.notify(str(error), severity="warning", timeout=6)
+        if summary is None and not (self.feed is not None and self.feed.path.name == wanted):
+            live = [run for run in snapshot.runs if run.status.active]
+            summary = next(iter([*live, *snapshot.runs]), None)
+        if summary is not None:
+            self.workbench.marks.set("shown", summary.name)
+            if self.feed is None or self.feed.path != summary.path:
+                self._open(summary)
+            self._summary = summary
+        elif self.feed is None:
+            self.head.show([line(("there is no run yet: 2 launches one", "muted"))])
+            self.deck.main.show_empty("no run yet")
+        else:
+            gone = line((f"{self.feed.path.name} is gone: its folder was deleted or moved away", "bad"))
+            self.head.show([gone, line(("the charts show what was known of it; [ and ] go to other runs", "muted"))])
+            self._summary = None
+            return
+        self._show_head()
+
+    def _open(self, summary: RunSummary) -> None:
+        self.feed, self.picture, self._shown_number = RunFeed(summary.path), None, -1
+        self._summary, self._disk_looked = summary, -1e9
+        self.deck.forget()
+
+    def _go(self, step: int) -> None:
+        snapshot = self.workbench.snapshot
+        if snapshot is None or not snapshot.runs:
+            return
+        names = [run.name for run in snapshot.runs]
+        shown = self.workbench.marks.get("shown", "")
+        place = names.index(shown) if shown in names else -step
+        self.workbench.marks.set("shown", names[(place + step) % len(names)])
+        self.workbench.look_now()
+
+    def action_next_run(self) -> None:
+        self._go(1)
+
+    def action_previous_run(self) -> None:
+        self._go(-1)
+
+    # ---- the tick ----------------------------------------------------------------------------------------------------
+
+    async def look(self) -> None:
+        feed = self.feed
+        if feed is None or self._summary is None:
+            return
+        self.workbench.requests.look()
+        picture = await asyncio.to_thread(feed.look)
+        if feed is not self.feed:
+            return  # another run was chosen meanwhile
+        self.picture = picture
+        with self.app.batch_update():
+            self._show_head()
+            if picture.number != self._shown_number:
+                self._shown_number = picture.number
+                self._show_charts()
+            self._show_view()
+        await self._look_at_disk()
+
+    def _show_head(self) -> None:
+        if self._summary is not None:
+            asked = self.workbench.requests.of(self._summary.name)
+            width = max(20, self.head.size.width)
+            rows, ascii_only = self.head.size.height or 4, self.workbench.options.ascii
+            self.head.show(head_lines(self._summary, asked, width, rows=rows, ascii_only=ascii_only))
+
+    def _show_charts(self) -> None:
+        if self.picture is not None:
+            x_axis = self.workbench.state.get("run.x_axis", "step")
+            for chart in self.deck.shown:
+                chart.show(chart_of(self.picture, self.deck.figure_of(chart), x_axis))
+
+    def _show_view(self) -> None:
+        """The view that is in sight; the others are filled when they come into sight."""
+        picture, view = self.picture, self.views.chosen
+        if picture is None:
+            return
+        if view == "log":
+            self.log_view.show([line(text) for text in picture.log] or [line(("nothing printed yet", "muted"))])
+        elif view == "events":
+            self.events.show(event_rows(picture.events))
+        elif view == "samples":
+            self.samples.show(sample_lines(picture.events, self.samples.size.width or 60))
+        elif view == "machine":
+            width = self.machine.size.width or 60
+            self.machine.show(machine_lines(picture, width, ascii_only=self.workbench.options.ascii))
+
+    async def _look_at_disk(self) -> None:
+        view, feed = self.views.chosen, self.feed
+        if view not in ("checkpoints", "config") or feed is None:
+            return
+        now = self.workbench.clock()
+        if now - self._disk_looked < _DISK_SECONDS:
+            return
+        self._disk_looked = now
+        if view == "checkpoints":
+            self.checkpoints.show(await asyncio.to_thread(checkpoint_rows, feed.path))
+        else:
+            self.config.show(await asyncio.to_thread(config_rows, feed.path))
+
+    @on(Views.Changed)
+    def _view_changed(self, event: Views.Changed) -> None:
+        self.workbench.state.set("run.view", event.name)
+        self._disk_looked = -1e9
+        self._show_view()
+        self.workbench.look_now()
+
+    def on_resize(self, event: Any) -> None:
+        super().on_resize(event)
+        self.call_after_refresh(self._show_head)
+        self.call_after_refresh(self._show_view)
+
+    @on(Split.Moved)
+    def _split_moved(self, event: Split.Moved) -> None:
+        self.workbench.state.set("layout.run" if event.split.id == "split" else "layout.charts", event.share)
+
+    # ---- charts ------------------------------------------------------------------------------------------------------
+
+    @on(Chart.Changed)
+    def _chart_changed(self, event: Chart.Changed) -> None:
+        """Charts of one run share crosshair and window; and the log goes to the line nearest to the crosshair."""
+        for chart in self.deck.all:
+            if chart is not event.chart:
+                chart.look(replace(chart.view, cursor=event.view.cursor, x_window=event.view.x_window))
+
+    @on(Chart.Wanted)
+    def _chart_wanted(self, event: Chart.Wanted) -> None:
+        if event.what == "x_axis":
+            now = self.workbench.state.get("run.x_axis", "step")
+            following = X_AXES[(X_AXES.index(now) + 1) % len(X_AXES)] if now in X_AXES else "step"
+            self.workbench.state.set("run.x_axis", following)
+            for chart in self.deck.all:
+                chart.look(chart.view.reset())
+            self._show_charts()
+            self.notify(f"x axis: {following}", timeout=2)
+        elif event.what == "full":
+            self.deck.full(event.chart)
+            self.set_class(self.deck.is_full, "-full")
+        elif event.what == "figure":
+            self.run_worker(self._choose_figure(event.chart), group="dialog")
+        else:
+            name = f"{self.feed.path.name if self.feed else 'run'}-{self.deck.figure_of(event.chart)}"
+            self.workbench.export_chart(event.chart, name)
+
+    async def _choose_figure(self, chart: Chart) -> None:
+        if self.picture is None:
+            return
+        choices = [
+            (name, figure_title(name) if figure_title(name) != name else "") for name in known_figures(self.picture)
+        ]
+        now = self.deck.figure_of(chart)
+        chosen = await self.app.push_screen_wait(Choices("Figure", choices, chosen=now))
+        if chosen:
+            self.deck.set_figure(chart, chosen)
+            self.workbench.state.set("run.figures", self.deck.figures)
+            self._show_charts()
+
+    def action_charts(self) -> None:
+        self.deck.set_count({1: 2, 2: 4, 4: 1}[self.deck.count])
+        self.workbench.state.set("run.charts", self.deck.count)
+        self._show_charts()
+
+    # ---- other actions -----------------------------------------------------------------------------------------------
+
+    def action_view(self) -> None:
+        self.views.next()
+
+    def action_mark(self) -> None:
+        if self._summary is not None:
+            self.workbench.toggle_mark(self._summary.name)
+
+    def action_chat(self) -> None:
+        if self._summary is not None:
+            self.workbench.open_chat(self._summary.name)
+
+    def action_find(self) -> None:
+        self.run_worker(self._find(), group="dialog")
+
+    async def _find(self) -> None:
+        text = await self.app.push_screen_wait(TextDialog("Find", "In the view below; n goes on.", value=self._found))
+        if text:
+            self._found, self._found_at = text, -1
+            self.action_find_next()
+
+    def action_find_next(self) -> None:
+        view = {"log": self.log_view, "samples": self.samples}.get(self.views.chosen)
+        if view is None:
+            self._find_in_rows()
+            return
+        wanted = self._found.casefold()
+        lines: tuple[Line, ...] = view.lines
+        for place in (*range(self._found_at + 1, len(lines)), *range(0, self._found_at + 1)):
+            if wanted and wanted in plain(lines[place]).casefold():
+                self._found_at = place
+                view.scroll_to(y=max(0, place - 2), animate=False, force=True)
+                view.mark(place)
+                return
+        self.notify(f"{self._found!r} is not there", timeout=3)
+
+    def _find_in_rows(self) -> None:
+        grid = {"events": self.events, "checkpoints": self.checkpoints, "config": self.config}[self.views.chosen]
+        wanted = self._found.casefold()
+        place = grid.cursor_row or 0
+        rows = grid.rows
+        for index in (*range(place + 1, len(rows)), *range(0, place + 1)):
+            if wanted and any(wanted in plain(cell).casefold() for cell in rows[index].cells):
+                grid.move_to(rows[index].key)
+                return
+        self.notify(f"{self._found!r} is not there", timeout=3)

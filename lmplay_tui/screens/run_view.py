@@ -1,0 +1,296 @@
+"""What the run screen says in words: the lines of its head, and the rows of events, samples, checkpoints, machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lmplay.runs import RunSummary, all_settings, list_checkpoints, read_pointer, read_run_file
+from lmplay.runs.layout import CHECKPOINTS
+from lmplay.utils.errors import LMPlayError
+from lmplay.utils.figures import format_bytes, format_count, format_loss, format_seconds
+from lmplay_tui.columns import Column
+from lmplay_tui.figures import meter, progress_bar, short_number, state_sign
+from lmplay_tui.lines import Line, facts, joined, line, spread, wrapped
+from lmplay_tui.services.requests import Asked
+from lmplay_tui.services.run_feed import RunPicture
+from lmplay_tui.widgets.grid import Row
+
+EVENT_COLUMNS = (
+    Column(key="clock", title="time", least=8, most=19, rank=1),
+    Column(key="step", title="step", align="right", least=5, most=12),
+    Column(key="event", title="event", least=9, most=12),
+    Column(key="text", title="", flex=1, least=10, most=300),
+)
+CHECKPOINT_COLUMNS = (
+    Column(key="step", title="step", align="right", least=6, most=12),
+    Column(key="which", title="", least=4, most=12),
+    Column(key="size", title="size", align="right", least=8, most=10),
+    Column(key="saved", title="saved", least=10, most=24),
+    Column(key="path", title="path", flex=1, rank=1, least=10, most=200),
+)
+CONFIG_COLUMNS = (
+    Column(key="key", title="setting", least=20, most=44),
+    Column(key="value", title="value", flex=1, least=10, most=300),
+)
+_SILENT_SECONDS = 10.0
+
+
+def head_lines(
+    summary: RunSummary, asked: Sequence[Asked], width: int, *, rows: int = 4, ascii_only: bool = False
+) -> list[Line]:
+    """Name and state; progress; the newest figures; what is asked of the run, or what it is at.
+
+    Where there are three `rows`, the last is the one that says more at the moment.
+    """
+    width = max(20, width)
+    dot = " - " if ascii_only else " · "
+    head = [
+        _name_line(summary, width, dot, ascii_only=ascii_only),
+        _progress_line(summary, width, ascii_only=ascii_only),
+    ]
+    figures, notice = _figure_line(summary, width), _notice_line(summary, asked)
+    return [*head, notice or figures] if rows < 4 else [*head, figures, notice]
+
+
+def _name_line(summary: RunSummary, width: int, dot: str, *, ascii_only: bool) -> Line:
+    sign, ink = state_sign(summary.state, ascii_only=ascii_only)
+    about = [summary.experiment, summary.plan, f"seed {summary.seed}" if summary.seed is not None else ""]
+    about += [f"#{tag}" for tag in summary.labels.tags]
+    left = line((f"{sign} ", ink), (summary.name, "bold"), ("  " + dot.join(filter(None, about)), "muted"))
+    status = summary.status
+    right = [(summary.state, f"bold {ink}")]
+    if status.stage:
+        index, stages = status.fields.get("stage_index"), summary.stages
+        number = f" {index + 1}/{stages}" if isinstance(index, int) and stages and stages > 1 else ""
+        right.append((f"{dot}{status.stage}{number}", "muted"))
+    if status.active and status.fields.get("device"):
+        right.append((f"{dot}{status.fields['device']}", "muted"))
+    if status.active and status.age is not None and status.age > _SILENT_SECONDS:
+        right.append((f"{dot}silent for {format_seconds(status.age)}", "warn"))
+    return spread(left, tuple(right), width)
+
+
+def _progress_line(summary: RunSummary, width: int, *, ascii_only: bool) -> Line:
+    status, fraction = summary.status, summary.fraction
+    total = status.fields.get("total_steps")
+    steps = f"step {status.step:,}" + (f"/{total:,}" if isinstance(total, int) else "")
+    speed = status.fields.get("tokens_per_second")
+    parts = [
+        line((f"{fraction:.1%}", "bold")) if fraction is not None else (),
+        line(steps),
+        line(f"{format_count(status.tokens)} tokens"),
+        line(f"{format_count(speed)} tok/s") if isinstance(speed, int | float) and status.active else (),
+        line((f"{format_seconds(summary.seconds_left)} left", "accent")) if summary.seconds_left is not None else (),
+    ]
+    if not status.active and status.time:
+        parts.append(line((f"{format_seconds(status.time)} of training", "muted")))
+    text = joined(parts, ("  ", ""))
+    room = width - sum(len(part) for part, _ in text) - 2
+    if room < 10:
+        return text
+    ink = "good" if status.active else "primary" if summary.state == "done" else "muted"
+    return (*progress_bar(fraction, min(room, 60), ascii_only=ascii_only, ink=ink), ("  ", ""), *text)
+
+
+def _figure_line(summary: RunSummary, width: int) -> Line:
+    fields = summary.status.fields
+    loss, best = summary.status.loss, summary.status.validation_loss
+    found: list[tuple[str, str, str]] = [
+        ("loss", format_loss(loss), "bold s0" if _finite(loss) else "bold bad"),
+        ("validation", format_loss(best), "bold s1" if best is None or _finite(best) else "bold bad"),
+    ]
+    for name, key in (("perplexity", "validation_perplexity"), ("bits/byte", "validation_bits_per_byte")):
+        if isinstance(fields.get(key), int | float):
+            found.append((name, short_number(fields[key]), ""))
+    if isinstance(fields.get("validation_accuracy"), int | float):
+        found.append(("accuracy", f"{fields['validation_accuracy']:.1%}", ""))
+    for name, key in (("lr", "lr"), ("|grad|", "grad_norm")):
+        if isinstance(fields.get(key), int | float):
+            found.append((name, short_number(float(fields[key])), ""))
+    parts: list[Line] = []
+    size = 0
+    for name, value, ink in found:
+        if value == "-":
+            continue
+        size += len(name) + len(value) + 4
+        if size > width + 3:
+            break
+        parts.append(line((f"{name} ", "muted"), (value, ink)))
+    return joined(parts, ("   ", ""))
+
+
+def _notice_line(summary: RunSummary, asked: Sequence[Asked]) -> Line:
+    parts = [line(one.words()) for one in asked[-3:]]
+    if summary.status.reason:
+        parts.append(line((summary.status.reason, "bad" if summary.state != "stopped" else "muted")))
+    fields = summary.status.fields
+    activity = fields.get("activity")
+    if activity and summary.state in ("queued", "starting", "running"):
+        done, total = fields.get("activity_done"), fields.get("activity_total")
+        figure = f" {format_count(done)}" if isinstance(done, int | float) else ""
+        figure += f" of {format_count(total)}" if figure and isinstance(total, int | float) else ""
+        parts.append(line((f"{activity}{figure}", "primary")))
+    if summary.labels.note:
+        parts.append(line((f"note: {summary.labels.note}", "muted")))
+    return joined(parts, ("   ", ""))
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and value == value and abs(value) != float("inf")
+
+
+# ---- the views below the charts --------------------------------------------------------------------------------------
+
+
+def event_rows(events: Sequence[Mapping[str, Any]], *, most: int = 2000) -> list[Row]:
+    """The newest first."""
+    rows = []
+    for index in range(len(events) - 1, max(-1, len(events) - 1 - most), -1):
+        event = events[index]
+        kind = str(event.get("event", "?"))
+        ink = "bad" if kind in ("failed", "refused", "rejected", "killed") else "warn" if kind in _WARNINGS else ""
+        step = event.get("step")
+        rows.append(
+            Row(
+                str(index),
+                (
+                    line((clock_of(event.get("clock")), "muted")),
+                    line(f"{step:,}" if isinstance(step, int) else ""),
+                    line((kind, ink)),
+                    line((_event_text(event), ink or "muted")),
+                ),
+            )
+        )
+    return rows
+
+
+_WARNINGS = ("warning", "spike", "expired")
+_SAID_ELSEWHERE = frozenset({"event", "clock", "step", "id", "sample", "sender", "asked", "metrics_bytes"})
+
+
+def _event_text(event: Mapping[str, Any]) -> str:
+    if event.get("message"):
+        return str(event["message"])
+    parts = []
+    for key, value in event.items():
+        if key in _SAID_ELSEWHERE or value in (None, "", {}, []):
+            continue
+        if isinstance(value, Mapping):
+            value = " ".join(f"{name}={one}" for name, one in value.items())
+        parts.append(f"{key}={short_number(value) if isinstance(value, float) else str(value)[:200]}")
+    return "  ".join(parts)
+
+
+def sample_lines(events: Sequence[Mapping[str, Any]], width: int, *, most: int = 100) -> list[Line]:
+    """The texts generated at validations and on request, the newest first."""
+    lines: list[Line] = []
+    texts = [event for event in events if isinstance(event.get("sample"), str)][-most:]
+    for event in reversed(texts):
+        step = event.get("step")
+        loss = event.get("loss")
+        told = f"  validation {format_loss(loss)}" if isinstance(loss, int | float) else ""
+        lines.append(line((f"step {step:,}" if isinstance(step, int) else "sample", "bold accent"), (told, "muted")))
+        lines += wrapped(str(event["sample"]).strip() or "(only blanks)", max(10, width - 1))
+        lines.append(())
+    return lines or [line(("samples of generated text come with each validation; T asks for one now", "muted"))]
+
+
+def checkpoint_rows(path: Path) -> list[Row]:
+    """Whole checkpoints, the newest first. Reads the disk: to be called in a thread."""
+    try:
+        folders = list_checkpoints(path)
+    except LMPlayError as error:
+        return [Row("problem", ((), (), (), (), line((str(error), "bad"))))]
+    pointers = {
+        which: target.name
+        for which in ("latest", "best")
+        if (target := read_pointer(path / CHECKPOINTS, which)) is not None
+    }
+    rows = []
+    for folder in reversed(folders):
+        try:
+            files = [file.stat() for file in folder.iterdir() if file.is_file()]
+        except OSError:
+            continue  # taken away in this moment
+        names = " ".join(which for which, name in pointers.items() if name == folder.name)
+        saved = max((file.st_mtime for file in files), default=0.0)
+        rows.append(
+            Row(
+                folder.name,
+                (
+                    line((f"{int(folder.name):,}", "bold")),
+                    line((names, "accent")),
+                    line(format_bytes(sum(file.st_size for file in files))),
+                    line((clock_of(saved, date=True), "muted")),
+                    line((str(folder), "muted")),
+                ),
+            )
+        )
+    return rows
+
+
+def config_rows(path: Path) -> list[Row]:
+    """All that was asked, under dotted keys. Reads the disk."""
+    try:
+        asked = read_run_file(path)
+    except LMPlayError as error:
+        return [Row("problem", (line(("problem", "bad")), line((str(error), "bad"))))]
+    settings = all_settings(asked, everything=True)
+    return [
+        Row(key, (line((key, "muted")), line(short_number(value) if isinstance(value, float) else str(value))))
+        for key, value in settings.items()
+        if value not in (None, "", {}, [])
+    ]
+
+
+def machine_lines(picture: RunPicture, width: int, *, ascii_only: bool = False) -> list[Line]:
+    """Use of processor, memory and cards, as the worker last measured it."""
+    if not picture.system:
+        return [line(("the worker has measured nothing yet", "muted"))]
+    row = picture.system[-1]
+    bar = max(10, min(40, width - 48))
+    lines: list[Line] = []
+
+    def add(name: str, share: float | None, text: str) -> None:
+        lines.append(line((f"{name:<14}", "muted"), *meter(share, bar, ascii_only=ascii_only), f"  {text}"))
+
+    cpu, own = row.get("cpu"), row.get("process_cpu")
+    if isinstance(cpu, int | float):
+        worker = f", worker {own:.0f}% of one core" if isinstance(own, int | float) else ""
+        add("processor", cpu / 100, f"{cpu:.0f}%{worker}")
+    used, total, process = row.get("memory_used"), row.get("memory_total"), row.get("process_memory")
+    if isinstance(used, int | float) and isinstance(total, int | float) and total:
+        worker = f", worker {format_bytes(process)}" if isinstance(process, int | float) else ""
+        add("memory", used / total, f"{format_bytes(used)} of {format_bytes(total)}{worker}")
+    for card in row.get("gpus") or ():
+        name = f"gpu {card.get('index')}"
+        extra = [
+            f"{card['power']:.0f} W" if isinstance(card.get("power"), int | float) else "",
+            f"{card['temperature']:.0f} C" if isinstance(card.get("temperature"), int | float) else "",
+            str(card.get("name") or ""),
+        ]
+        use = card.get("use")
+        if isinstance(use, int | float):
+            add(name, use / 100, "  ".join(filter(None, [f"{use:.0f}%", *extra])))
+        used, total = card.get("memory_used"), card.get("memory_total")
+        if isinstance(used, int | float) and isinstance(total, int | float) and total:
+            add(f"{name} memory", used / total, f"{format_bytes(used)} of {format_bytes(total)}")
+    clock = row.get("clock")
+    if isinstance(clock, int | float):
+        lines += [(), line((f"measured {clock_of(clock, date=True)}", "muted"))]
+    fields = picture.summary.status.fields
+    worker_facts: list[tuple[str, str | Line]] = [
+        ("worker", f"process {fields.get('pid')} on {fields.get('host')}" if fields.get("pid") else ""),
+        ("device", str(fields.get("device") or "")),
+        ("folder", str(picture.summary.path)),
+    ]
+    return [*lines, *facts(worker_facts, name_width=12)]
+
+
+def clock_of(seconds: object, *, date: bool = False) -> str:
+    if not isinstance(seconds, int | float):
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M:%S" if date else "%H:%M:%S", time.localtime(seconds))

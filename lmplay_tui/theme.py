@@ -1,0 +1,160 @@
+"""Colours: lmplay's own light and dark themes, and inks, the words by which widgets ask for a style.
+
+An ink is one or more words: `muted`, `bold accent`, `s2` for the third series, `s2 dim`. Widgets know no colours, so
+every theme of Textual and the sixteen colours of a plain terminal work alike.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rich.style import Style
+from textual.color import Color
+from textual.theme import Theme
+
+if TYPE_CHECKING:
+    from textual.app import App
+
+NUM_SERIES: Final = 8
+
+DARK = Theme(
+    name="lmplay-dark",
+    primary="#5aa9e6",
+    secondary="#b18cf0",
+    accent="#f2b35d",
+    success="#5fd38d",
+    warning="#f0c05a",
+    error="#f4736b",
+    foreground="#d8dce6",
+    background="#0f1218",
+    surface="#151922",
+    panel="#1e2430",
+    dark=True,
+    variables={
+        "border": "#39424f",
+        "border-blurred": "#2a313d",
+        "block-cursor-background": "#24405c",
+        "block-cursor-foreground": "#f2f5fa",
+        "block-cursor-text-style": "none",
+        "input-selection-background": "#2f5f8f",
+    },
+)
+LIGHT = Theme(
+    name="lmplay-light",
+    primary="#1769aa",
+    secondary="#7a45c4",
+    accent="#a86400",
+    success="#1c7c44",
+    warning="#946200",
+    error="#c0342b",
+    foreground="#20242c",
+    background="#fbfbf9",
+    surface="#f2f2ee",
+    panel="#e4e5e0",
+    dark=False,
+    variables={
+        "border": "#b4b8bd",
+        "border-blurred": "#d2d4d3",
+        "block-cursor-background": "#cfe3f5",
+        "block-cursor-foreground": "#101318",
+        "block-cursor-text-style": "none",
+        "input-selection-background": "#b7d6f2",
+    },
+)
+OWN_THEMES = (DARK, LIGHT)
+
+# Told apart by people with any of the common forms of colour blindness (after Okabe and Ito), lightness adapted.
+_SERIES_DARK = ("#56b4e9", "#f0a340", "#4cc9a0", "#f2746b", "#c39bf0", "#e8dc6a", "#f49ac1", "#9aa5b1")
+_SERIES_LIGHT = ("#1a6fb0", "#b86b00", "#0b7d5b", "#c23b30", "#7a45c4", "#7a6e00", "#b03a74", "#5c6670")
+_SERIES_ANSI = ("bright_cyan", "yellow", "green", "red", "magenta", "bright_yellow", "bright_magenta", "white")
+
+_ANSI_INKS = {
+    "muted": Style(dim=True),
+    "faint": Style(dim=True),
+    "accent": Style(color="yellow"),
+    "primary": Style(color="cyan"),
+    "second": Style(color="magenta"),
+    "good": Style(color="green"),
+    "warn": Style(color="yellow"),
+    "bad": Style(color="red"),
+    "cursor": Style(reverse=True),
+    "selected": Style(reverse=True),
+    "bar": Style(),
+    "key": Style(color="yellow", bold=True),
+}
+_ATTRIBUTES = {
+    "bold": Style(bold=True),
+    "italic": Style(italic=True),
+    "underline": Style(underline=True),
+    "reverse": Style(reverse=True),
+    "strike": Style(strike=True),
+}
+
+
+class Palette:
+    """Inks as styles, for one theme. `style("bold accent")`; unknown words are a mistake in the code."""
+
+    def __init__(self, variables: dict[str, str], *, dark: bool, ansi: bool) -> None:
+        self._ansi = ansi
+        self._cache: dict[str, Style] = {"": Style()}
+        self._words = dict(_ATTRIBUTES)
+        if ansi:
+            self._words |= _ANSI_INKS
+            self._words |= {f"s{index}": Style(color=name) for index, name in enumerate(_SERIES_ANSI)}
+            self._words["dim"] = Style(dim=True)
+            return
+        self._background = Color.parse(variables["background"])
+        text = Color.parse(variables["foreground"])
+        named = {
+            "muted": self._mixed(text, 0.62),
+            "faint": self._mixed(text, 0.30),
+            "accent": Color.parse(variables["accent"]),
+            "primary": Color.parse(variables["primary"]),
+            "second": Color.parse(variables["secondary"]),
+            "good": Color.parse(variables["success"]),
+            "warn": Color.parse(variables["warning"]),
+            "bad": Color.parse(variables["error"]),
+        }
+        series = _SERIES_DARK if dark else _SERIES_LIGHT
+        named |= {f"s{index}": Color.parse(colour) for index, colour in enumerate(series)}
+        self._colours = named
+        self._words |= {word: Style(color=colour.rich_color) for word, colour in named.items()}
+        self._words["key"] = Style(color=named["accent"].rich_color, bold=True)
+        cursor = Color.parse(variables["block-cursor-background"])
+        self._words["cursor"] = Style(bgcolor=cursor.rich_color)
+        self._words["selected"] = Style(bgcolor=self._background.blend(cursor, 0.45).rich_color)
+        self._words["bar"] = Style(bgcolor=Color.parse(variables["panel"]).rich_color)
+
+    def style(self, ink: str) -> Style:
+        """The style of an ink. Several words add up; the last colour wins, and `dim` fades it."""
+        found = self._cache.get(ink)
+        if found is None:
+            found = Style()
+            words = ink.split()
+            for word in words:
+                if word == "dim" and not self._ansi:
+                    base = next((self._colours[name] for name in words if name in self._colours), None)
+                    if base is not None:
+                        found += Style(color=self._mixed(base, 0.45).rich_color)
+                else:
+                    found += self._words[word]
+            self._cache[ink] = found
+        return found
+
+    def _mixed(self, colour: Color, share: float) -> Color:
+        return self._background.blend(colour, share)
+
+
+def palette_of(app: App[object]) -> Palette:
+    """The palette of the app's present theme; one object as long as the theme stays."""
+    theme = app.current_theme
+    key = (theme.name, theme.ansi or bool(app.ansi_color))
+    kept: tuple[tuple[str, bool], Palette] | None = getattr(app, "_lmplay_palette", None)
+    if kept is None or kept[0] != key:
+        kept = (key, Palette(app.theme_variables, dark=theme.dark, ansi=key[1]))
+        app._lmplay_palette = kept  # type: ignore[attr-defined]
+    return kept[1]
+
+
+def series_ink(series: int, *, dim: bool = False) -> str:
+    return f"s{series % NUM_SERIES} dim" if dim else f"s{series % NUM_SERIES}"

@@ -1,0 +1,167 @@
+"""A part of a screen under a rule with its title, coloured while the focus is inside; and two panes side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.geometry import Region
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+
+from lmplay_tui.actions import bindings_for
+from lmplay_tui.lines import line, to_strip
+from lmplay_tui.theme import palette_of
+
+
+class Pane(Container):
+    """A container under a rule. `title` stands at its left, `subtitle` at its right end."""
+
+    DEFAULT_CSS = """
+    Pane {
+        layout: vertical; height: 1fr; width: 1fr; padding: 0 1;
+        border-top: solid $border-blurred;
+        border-title-color: $text-muted; border-title-style: none;
+        border-subtitle-color: $text-muted;
+        border-title-background: $background; border-subtitle-background: $background;
+    }
+    Pane:focus-within { border-top: solid $primary; border-title-color: $primary; border-title-style: bold; }
+    .-ascii Pane { border-top: ascii $border-blurred; }
+    .-ascii Pane:focus-within { border-top: ascii $primary; }
+    """
+
+    def __init__(
+        self,
+        *children: Widget,
+        title: str = "",
+        id: str | None = None,
+        classes: str | None = None,
+    ) -> None:
+        super().__init__(*children, id=id, classes=classes)
+        self.border_title = title
+
+
+class Split(Container):
+    """Two widgets beside (or above) each other; the border between them moves by key and by mouse."""
+
+    DEFAULT_CSS = """
+    Split { layout: horizontal; height: 1fr; width: 1fr; }
+    Split.-vertical { layout: vertical; }
+    Split > .first { width: auto; height: 1fr; }
+    Split.-vertical > .first { width: 1fr; height: auto; }
+    Split > .second { width: 1fr; height: 1fr; }
+    """
+    BINDINGS = bindings_for("split")
+
+    @dataclass
+    class Moved(Message):
+        """The border was moved; `share` of the room belongs to the first widget."""
+
+        split: Split
+        share: float
+
+    def __init__(
+        self,
+        first: Widget,
+        second: Widget,
+        *,
+        share: float,
+        vertical: bool = False,
+        least: int = 12,
+        id: str | None = None,
+    ) -> None:
+        super().__init__(id=id, classes="-vertical" if vertical else None)
+        self._first, self._second = first, second
+        first.add_class("first")
+        second.add_class("second")
+        self.share, self._vertical, self._least = share, vertical, least
+        self._alone = False
+
+    def compose(self) -> ComposeResult:
+        yield self._first
+        if not self._vertical:
+            yield Divider()
+        yield self._second
+
+    def on_resize(self) -> None:
+        self._apply()
+
+    def set_alone(self, alone: bool) -> None:
+        """Give the first widget all the room (the other one isn't shown), or its share again."""
+        self._alone = alone
+        self._apply()
+
+    def set_share(self, share: float) -> None:
+        self.share = min(0.9, max(0.1, share))
+        self._apply()
+
+    def _apply(self) -> None:
+        size = self.size.height if self._vertical else self.size.width
+        cells = min(max(round(size * self.share), self._least), max(self._least, size - self._least))
+        if self._vertical:
+            self._first.styles.height = "1fr" if self._alone else cells
+        else:
+            self._first.styles.width = "1fr" if self._alone else cells
+        for divider in self.query_children(Divider):
+            divider.display = not self._alone
+
+    def move_to(self, place: int) -> None:
+        """Put the border at a column (or row) of this widget."""
+        size = self.size.height if self._vertical else self.size.width
+        self.set_share(place / max(1, size))
+        self.post_message(self.Moved(self, self.share))
+
+    def action_shrink(self) -> None:
+        self._step(-0.04)
+
+    def action_grow(self) -> None:
+        self._step(0.04)
+
+    def _step(self, share: float) -> None:
+        self.set_share(self.share + share)
+        self.post_message(self.Moved(self, self.share))
+
+
+class Divider(Widget):
+    """The line between two panes; it can be dragged."""
+
+    DEFAULT_CSS = """
+    Divider { width: 1; height: 1fr; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dragged = False
+
+    def render_line(self, y: int) -> Strip:
+        ascii_only = bool(getattr(getattr(self.app, "options", None), "ascii", False))
+        sign = "|" if ascii_only else ("┬" if y == 0 else "│")
+        ink = "primary" if self._dragged or self.mouse_hover else "faint"
+        return to_strip(line((sign, ink)), palette_of(self.app), 1).apply_style(self.rich_style)
+
+    def on_enter(self) -> None:
+        self._repaint()
+
+    def on_leave(self) -> None:
+        self._repaint()
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        self._dragged = True
+        self.capture_mouse()
+        event.stop()
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        self._dragged = False
+        self.release_mouse()
+        self._repaint()
+        event.stop()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self._dragged and isinstance(self.parent, Split):
+            self.parent.move_to(int(event.screen_x) - self.parent.region.x)
+
+    def _repaint(self) -> None:
+        self.refresh(Region(0, 0, 1, self.size.height))
