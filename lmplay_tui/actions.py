@@ -25,7 +25,6 @@ class Action:
     footer: int | None = None
     do: str = ""
     """The action as Textual calls it, where it isn't the id's name: with arguments, or of another place."""
-    priority: bool = False
     changes: bool = False
     """Changes something outside of the screen: not offered with --readonly."""
 
@@ -72,7 +71,7 @@ ACTIONS: tuple[Action, ...] = (
     A("app.help", "f1,question_mark", "Help", "Explain the widget in focus and list every key that works here.", 90),
     A("app.jump", "ctrl+o", "Jump", "Label every pane with a letter; that letter goes there.", 92),
     A("app.quit", "q", "Quit", "Leave the workbench. Runs go on; which ones is said on leaving.", 99),
-    A("app.no_interrupt", "ctrl+c", "Copy", "Copy the selected text. Never touches training.", priority=True),
+    A("app.no_interrupt", "ctrl+c", "Copy", "Copy the selected text. Never touches training."),
     A("app.theme", "f9", "Next theme", "Change to the next theme; the palette lists them all."),
     A("app.picture", "f12", "Picture", "Save the screen as an SVG picture in the current folder."),
     A("app.focus_next", "tab", "Next pane", "Go to the next pane.", do="app.focus_next"),
@@ -240,5 +239,4 @@ def _binding(action: Action) -> Binding:
         id=action.id,
         tooltip=action.help,
         show=action.footer is not None,
-        priority=action.priority,
     )

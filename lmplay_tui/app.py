@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from textual.command import Provider
     from textual.dom import DOMNode
 
+    from lmplay.runs import RunSummary
     from lmplay_tui.screens.base import WorkbenchScreen
     from lmplay_tui.services.requests import Requests
     from lmplay_tui.services.run_store import RunStore, Snapshot
@@ -253,10 +254,45 @@ class Workbench(App[None], inherit_bindings=False):
         self.state.set("experiments.cursor", name)
         self.action_show("experiments")
 
-    def open_launch(self, **fields: Any) -> None:
-        """The form that sets up a run; `fields` are filled in."""
+    def open_launch(self, *, experiment: str = "", plan: str = "", like: RunSummary | None = None) -> None:
+        """The form that sets up a run; with `like`, filled in as that run was."""
         if self.options.readonly:
             self.notify("Started with --readonly: nothing can be launched.", severity="warning")
+        else:
+            self.run_worker(self._launch(experiment, plan, like), group="launch", exclusive=True)
+
+    async def _launch(self, experiment: str, plan: str, like: RunSummary | None) -> None:
+        from lmplay.runs import read_run_file
+        from lmplay_tui.launch_form import values_like
+        from lmplay_tui.screens.launch import LaunchScreen
+
+        kept = {str(key): str(value) for key, value in self.state.get("launch", {}).items()}
+        values = {"plan": kept.get("plan") or "quickstart", "device": "auto"}
+        if like is not None:
+            try:
+                values = values_like(await asyncio.to_thread(read_run_file, like.path))
+            except LMPlayError as error:
+                self.notify(str(error), severity="error")
+                return
+        elif not experiment or experiment == kept.get("experiment"):
+            values = kept or values
+        if experiment or not values.get("experiment"):
+            values["experiment"] = experiment or self.state.get("experiments.cursor", "")
+        name = await self.push_screen_wait(LaunchScreen({**values, **({"plan": plan} if plan else {})}))
+        if name:
+            self.show_run(name)
+            self.look_now()
+
+    def copy(self, text: str) -> None:
+        """Copy to the clipboards that can be reached from here, and to a file."""
+        self.copy_to_clipboard(text)
+        self.run_worker(self._hand_over(text), group="copy")
+
+    async def _hand_over(self, text: str) -> None:
+        from lmplay_tui.services.clipboard import hand_over
+
+        file = await hand_over(text)
+        self.notify("copied" + (f", also into {file}" if file is not None else ""), timeout=3)
 
     def edit(self, file: Path) -> None:
         """Open a file in $EDITOR, the screen stepping aside for it."""
@@ -279,8 +315,7 @@ class Workbench(App[None], inherit_bindings=False):
         """What `ctrl+c` does: copy what is selected. It never ends the workbench, and never a run."""
         text = self.screen.get_selected_text()
         if text:
-            self.copy_to_clipboard(text)
-            self.notify("copied", timeout=2)
+            self.copy(text)
         else:
             self.notify("q leaves the workbench; runs go on.", timeout=3)
 

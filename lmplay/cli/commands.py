@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "bench": ("bench", "Measure how fast this machine trains one."),
     "runs": ("runs", "List, filter, show, rename, clone, delete runs."),
     "queue": ("queue", "Train one run after another, unattended."),
+    "settings": ("settings", "Every setting of a run, its default and limits."),
     "plans": ("plans", "List plans; what their stages cost."),
     "data": ("data", "Prepare, show, verify, remove datasets."),
 }

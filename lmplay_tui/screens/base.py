@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lmplay_tui.services.run_store import Snapshot
 
 
-class WorkbenchScreen(Screen[None]):
+class WorkbenchScreen(Screen[None], inherit_bindings=False):
     """`compose_body` gives what stands between the two lines. `MODE` is its name in `actions.SCREENS`."""
 
     MODE = ""

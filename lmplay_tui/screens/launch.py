@@ -1,0 +1,357 @@
+"""Screen 2, a dialog over any other: set up a run, see what it costs and the command that it is, start or queue it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Grid as GridLayout
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widget import Widget
+from textual.widgets import Label
+
+from lmplay_tui.actions import bindings_for
+from lmplay_tui.launch_form import (
+    BY_NAME,
+    DEVICES,
+    FIELDS,
+    Known,
+    arguments,
+    command_line,
+    difference_line,
+    dry_words,
+    estimate_lines,
+    problems,
+)
+from lmplay_tui.lines import line, wrapped
+from lmplay_tui.screens.dialogs import Choices
+from lmplay_tui.services.commands import CommandError
+from lmplay_tui.widgets.bars import KeyBar
+from lmplay_tui.widgets.choice import Choice
+from lmplay_tui.widgets.fields import Field
+from lmplay_tui.widgets.text_view import TextView
+
+_PATIENCE = 0.4
+_WIDTH = 74
+
+
+class LaunchScreen(ModalScreen[str | None]):
+    """Gives the name of the run that was started, or None."""
+
+    HELP = (
+        "Set up a run. A field left empty takes what stands dim in it: what the plan says, or the default. The last "
+        "line is the command that is started; it does the same in any shell."
+    )
+    DEFAULT_CSS = """
+    LaunchScreen { align: center middle; background: $background 55%; }
+    LaunchScreen > Vertical {
+        width: 80; max-width: 100%; height: auto; max-height: 23; padding: 0 1;
+        background: $background; border: round $primary; border-title-color: $primary; border-title-style: bold;
+    }
+    .-ascii LaunchScreen > Vertical { border: ascii $primary; }
+    LaunchScreen #form { layout: grid; grid-size: 4; grid-columns: 13 1fr 13 1fr; grid-gutter: 0 1; height: auto; }
+    LaunchScreen #form Label { color: $text-muted; height: 1; }
+    LaunchScreen #form Field, LaunchScreen #form Choice { height: 1; }
+    LaunchScreen #wide { height: 1; }
+    LaunchScreen #wide Label { width: 14; color: $text-muted; }
+    LaunchScreen .rule { height: 1; color: $text-muted; }
+    LaunchScreen TextView { height: auto; }
+    LaunchScreen #command { max-height: 3; }
+    LaunchScreen #told { height: 2; }
+    LaunchScreen #said { max-height: 3; }
+    """
+    BINDINGS = bindings_for("launch")
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        super().__init__()
+        self._values = {field.name: values.get(field.name, "") for field in FIELDS}
+        self._known = Known()
+        self._widgets: dict[str, Field | Choice] = {}
+        self._busy = False
+
+    # ---- the form ----------------------------------------------------------------------------------------------------
+
+    def compose(self) -> ComposeResult:
+        cells: list[Widget] = []
+        for field in FIELDS:
+            value = self._values[field.name]
+            if field.choice:
+                widget: Field | Choice = Choice((value,), value=value, id=f"field-{field.name}")
+            else:
+                widget = Field(value, id=f"field-{field.name}")
+            self._widgets[field.name] = widget
+            if field.name != "sets":
+                cells += [Label(field.label), widget]
+        with Vertical() as box:
+            box.border_title = "Launch"
+            yield GridLayout(*cells, id="form")
+            yield Horizontal(Label("overrides"), self._widgets["sets"], id="wide")
+            yield TextView(id="told")
+            yield TextView(id="differs")
+            yield TextView(id="estimate")
+            yield TextView(id="command")
+            yield TextView(id="said")
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        self.bindings_updated_signal.subscribe(self, lambda _: self._keys())
+        self.call_after_refresh(self._keys)
+        self._widgets["plan" if self._values["experiment"] else "experiment"].focus()
+        self._show()
+        self.run_worker(self._learn_settings(), group="settings")
+        self._ask_cost()
+
+    def _keys(self) -> None:
+        app = self._workbench
+        self.query_one(KeyBar).update_content(app.keymap, ascii_only=app.options.ascii)
+
+    @property
+    def _workbench(self) -> Any:
+        return self.app
+
+    @property
+    def values(self) -> dict[str, str]:
+        return dict(self._values)
+
+    @on(Field.Changed)
+    @on(Choice.Changed)
+    def _edited(self, event: Field.Changed | Choice.Changed) -> None:
+        name = (event.control.id or "").removeprefix("field-")
+        before = self._values.get(name)
+        if name not in BY_NAME or before == event.value:
+            return
+        self._values[name] = event.value
+        self._workbench.state.set("launch", {**self._values, "name": ""})
+        if name in ("experiment", "plan"):
+            self._known = replace(
+                self._known, plan=None, description=None if name == "experiment" else self._known.description
+            )
+            self._ask_cost()
+        self._show()
+
+    @on(Choice.ListWanted)
+    def _list_wanted(self, event: Choice.ListWanted) -> None:
+        self.run_worker(self._list(event.choice), group="list")
+
+    async def _list(self, choice: Choice) -> None:
+        name = (choice.id or "").removeprefix("field-")
+        told = self._told_of_choices(name)
+        chosen = await self.app.push_screen_wait(
+            Choices(BY_NAME[name].label, [(one, told.get(one, "")) for one in choice.choices], chosen=choice.value)
+        )
+        if chosen:
+            choice.choose(chosen)
+
+    def _told_of_choices(self, name: str) -> dict[str, str]:
+        if name == "experiment":
+            return {one.name: one.description for one in self._workbench.index.now.experiments}
+        return self._plans if name == "plan" else {}
+
+    def on_descendant_focus(self) -> None:
+        self._show()
+
+    def _show(self) -> None:
+        """Everything that follows from what is filled in."""
+        wrong = problems(self._values, self._known)
+        for name, widget in self._widgets.items():
+            widget.placeholder = self._known.default(name)
+            widget.set_class(name in wrong, "-invalid")
+        focused = (self.focused.id or "").removeprefix("field-") if self.focused is not None else ""
+        first_wrong = focused if focused in wrong else next(iter(wrong), "")
+        if first_wrong:
+            told = wrapped(f"{BY_NAME[first_wrong].label}: {wrong[first_wrong]}", _WIDTH, "bad")
+        else:
+            text = self._known.told(focused) if focused in BY_NAME else ""
+            told = wrapped(text, _WIDTH, "muted")
+        self.query_one("#told", TextView).show(told[:2])
+        self.query_one("#differs", TextView).show(
+            [line(("differs   ", "muted"), *difference_line(self._values, self._known))]
+        )
+        self.query_one("#estimate", TextView).show(estimate_lines(self._values, self._known))
+        shown = (
+            wrapped("$ " + command_line(self._values, self._known), _WIDTH, "bold")
+            if self._values["experiment"]
+            else []
+        )
+        self.query_one("#command", TextView).show(shown[:3])
+
+    def _say(self, text: str, ink: str) -> None:
+        self.query_one("#said", TextView).show(wrapped(text, _WIDTH, ink)[:3])
+
+    # ---- what the other commands know --------------------------------------------------------------------------------
+
+    _plans: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
+
+    async def _learn_settings(self) -> None:
+        app = self._workbench
+        experiments = [one.name for one in app.index.now.experiments if one.broken is None]
+        self._choices("experiment", experiments)
+        self._choices("device", DEVICES)
+        try:
+            rows, plans = await asyncio.gather(app.commands.json("settings"), app.commands.json("plans"))
+        except CommandError as error:
+            self._say(str(error), "bad")
+            return
+        self._plans = {plan["name"]: plan["description"] for plan in plans}
+        self._known = replace(self._known, settings={row["key"]: row for row in rows})
+        self._choices("plan", tuple(self._plans))
+        for name in ("precision", "schedule"):
+            # The first choice is none: whatever the plan says.
+            self._choices(name, ("", *self._known.choices(name)))
+        self._show()
+
+    def _choices(self, name: str, choices: Any) -> None:
+        widget = self._widgets[name]
+        assert isinstance(widget, Choice)
+        widget.set_choices(tuple(choices), self._values[name] or ("" if "" in choices else self._known.default(name)))
+        self._values[name] = widget.value
+
+    def _ask_cost(self) -> None:
+        self.run_worker(self._cost(), group="cost", exclusive=True)
+
+    async def _cost(self) -> None:
+        """What the plan and the model cost: two processes, once the choice rests."""
+        await asyncio.sleep(_PATIENCE)
+        app, experiment, plan = self._workbench, self._values["experiment"], self._values["plan"]
+        if not experiment or not plan:
+            return
+        try:
+            found, described = await asyncio.gather(
+                app.commands.json("plans", "show", plan, "--experiment", experiment), app.index.describe(experiment)
+            )
+        except CommandError as error:
+            self._say(str(error), "bad")
+            return
+        self._known = replace(self._known, plan=found, description=described)
+        self._show()
+
+    # ---- doing it ----------------------------------------------------------------------------------------------------
+
+    def action_cancel(self) -> None:
+        self.dismiss(None)
+
+    def action_copy(self) -> None:
+        self._workbench.copy(command_line(self._values, self._known))
+
+    def action_start(self) -> None:
+        self._do(self._start)
+
+    def action_enqueue(self) -> None:
+        self._do(self._enqueue)
+
+    def action_dry(self) -> None:
+        self._do(self._dry)
+
+    def _do(self, what: Any) -> None:
+        wrong = problems(self._values, self._known)
+        if self._busy or not self._values["experiment"]:
+            return
+        if wrong:
+            name = next(iter(wrong))
+            self._widgets[name].focus()
+            self._say(f"{BY_NAME[name].label}: {wrong[name]}", "bad")
+            return
+        self.run_worker(self._guarded(what), group="do", exclusive=True)
+
+    async def _guarded(self, what: Any) -> None:
+        self._busy = True
+        try:
+            await what()
+        except CommandError as error:
+            self._say(str(error), "bad")
+        finally:
+            self._busy = False
+
+    def _named(self) -> tuple[list[str], str]:
+        """(arguments with a name, the name): it is chosen here, so that the run can be shown at once."""
+        from lmplay.runs import new_run_name
+
+        found = arguments(self._values, self._known)
+        if "--name" in found:
+            return found, found[found.index("--name") + 1]
+        name = new_run_name(self._values["experiment"])
+        return [*found, "--name", name], name
+
+    async def _start(self) -> None:
+        parts, name = self._named()
+        self._say("starting: what can be wrong is found before a run exists...", "primary")
+        await self._workbench.commands.run("run", *parts, "--detach")
+        self.dismiss(name)
+
+    async def _enqueue(self) -> None:
+        parts, name = self._named()
+        device = parts[parts.index("--device") :][:2] if "--device" in parts else []
+        parts = _without(parts, "--name", "--device")
+        self._say("putting it into the queue...", "primary")
+        said = await self._workbench.commands.run("queue", "add", "--name", name, *device, *parts)
+        self.app.notify(" ".join(said.split()) or f"{name} waits in the queue", timeout=6)
+        self.dismiss(None)
+        self._workbench.action_show("runs")
+
+    async def _dry(self) -> None:
+        """One step in a folder of its own, which is thrown away."""
+        from lmplay.runs import JsonlTail
+
+        parts = _without(arguments(self._values, self._known), "--steps", "--name")
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="lmplay-dry-"))
+        run = folder / "dry"
+        watching = asyncio.create_task(self._watch_dry(run))
+        try:
+            await self._workbench.commands.run(
+                "run", *parts, "--steps", "1", "--new", "--name", "dry", "--json",
+                environment={"LMPLAY_RUNS": str(folder)},
+            )  # fmt: skip
+            watching.cancel()
+            self._say(
+                dry_words(JsonlTail(run / "metrics.jsonl").read(), JsonlTail(run / "system.jsonl").read()), "good"
+            )
+        finally:
+            watching.cancel()
+            _throw_away(folder)  # not awaited: it has to happen when the workbench is left meanwhile, too
+
+    async def _watch_dry(self, run: Path) -> None:
+        """Say what the dry run is at: the first step of a large model takes its time."""
+        from lmplay.runs import read_status
+        from lmplay.utils.errors import LMPlayError
+
+        while True:
+            activity = ""
+            try:
+                status = await asyncio.to_thread(read_status, run)
+                activity = str(status.fields.get("activity") or status.state)
+            except LMPlayError:
+                activity = "preparing"  # there is no run yet
+            self._say(f"one step in a run that is thrown away: {activity}...", "primary")
+            await asyncio.sleep(0.5)
+
+
+def _without(parts: list[str], *options: str) -> list[str]:
+    """Arguments without these options and their values."""
+    found: list[str] = []
+    skip = False
+    for part in parts:
+        if not skip and part not in options:
+            found.append(part)
+        skip = not skip and part in options
+    return found
+
+
+def _throw_away(folder: Path) -> None:
+    """Delete a dry run; its worker, where it still goes, first."""
+    from lmplay.runs import is_live, kill_worker
+    from lmplay.utils.errors import LMPlayError
+
+    run = folder / "dry"
+    if is_live(run):
+        with contextlib.suppress(LMPlayError):  # it ended in this moment
+            kill_worker(run)
+    shutil.rmtree(folder, ignore_errors=True)

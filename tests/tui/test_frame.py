@@ -1,0 +1,224 @@
+"""The frame: one table of actions, keys from a file, what is remembered, what holds on every screen."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from lmplay.utils.errors import WrongUsageError
+from lmplay_tui.actions import ACTIONS, FORBIDDEN_KEYS, SCREENS
+from lmplay_tui.app import Workbench
+from lmplay_tui.keymap import key_list, read_keymap
+from lmplay_tui.options import parse_options
+from lmplay_tui.screens.help import help_lines
+from lmplay_tui.state import State
+from lmplay_tui.widgets.bars import KeyBar
+from tests.tui.support import drive, make_app, plant_run, text_of, until_text
+
+
+def test_every_action_has_a_name_a_help_and_keys_that_terminals_pass_on() -> None:
+    assert len({action.id for action in ACTIONS}) == len(ACTIONS)
+    for action in ACTIONS:
+        assert action.title, action.id
+        assert action.help.endswith((".", "running")), action.id
+        keys = {key.strip() for key in action.keys.split(",")}
+        assert not keys & FORBIDDEN_KEYS, action.id
+
+
+def test_no_key_does_two_things_at_one_place() -> None:
+    for place in {action.place for action in ACTIONS}:
+        taken: dict[str, str] = {}
+        for action in [action for action in ACTIONS if action.place in (place, "app")]:
+            for key in action.keys.split(","):
+                # One key pauses and goes on; which of the two it is depends on the run.
+                assert taken.setdefault(key, action.id) == action.id or action.id == "steer.unpause", key
+
+
+def test_help_names_every_key_that_works_on_the_screen(tmp_path: Path) -> None:
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "gpt2ish_med")
+        text = "\n".join("".join(part for part, _ in line) for line in help_lines(app.screen, {}, 80))
+        for action in ACTIONS:
+            if action.place in ("app", "experiments", "grid"):
+                assert action.help[:40] in text.replace("\n" + " " * 15, " "), action.id
+
+    drive(make_app(tmp_path), do)
+
+
+def test_help_opens_over_any_screen_and_closes(tmp_path: Path) -> None:
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await pilot.press("f1")
+        await until_text(pilot, "Help")
+        assert "Everywhere" in text_of(app) or "In a list" in text_of(app)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert len(app.screen_stack) == 1
+
+    drive(make_app(tmp_path), do, size=(80, 24))
+
+
+def test_the_command_palette_finds_actions_runs_and_themes(tmp_path: Path) -> None:
+    plant_run(tmp_path / "runs", "wide-attempt", steps=3)
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "gpt2ish_med")
+        await pilot.press("ctrl+p", *"wide")
+        await until_text(pilot, "Run: wide-attempt")
+        await pilot.press("escape")
+        await pilot.press("ctrl+p", *"ansi-dark")
+        await until_text(pilot, "Theme: ansi-dark")
+        await pilot.press("enter")
+        await pilot.pause(0.2)
+        assert app.theme == "ansi-dark"
+
+    drive(make_app(tmp_path), do)
+
+
+def test_jump_mode_goes_to_a_pane_by_its_letter(tmp_path: Path) -> None:
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "gpt2ish_med")
+        assert app.focused is not None
+        assert app.focused.id == "experiments"
+        await pilot.press("ctrl+o", "s")
+        await pilot.pause(0.1)
+        assert app.focused is not None
+        assert app.focused.id == "overview"
+
+    drive(make_app(tmp_path), do)
+
+
+def test_keys_of_a_file_take_the_place_of_the_usual_ones(tmp_path: Path) -> None:
+    file = tmp_path / "workbench.toml"
+    file.write_text('[keys]\n"app.runs" = "f4"\n')
+    app = make_app(tmp_path)
+    app.keymap = read_keymap(file)
+    app.set_keymap(app.keymap)
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await pilot.press("3")
+        await pilot.pause(0.1)
+        assert app.current_mode == "experiments"
+        await pilot.press("f4")
+        await pilot.pause(0.1)
+        assert app.current_mode == "runs"
+
+    drive(app, do)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[keys]\n"run.viev" = "f4"', "did you mean run.view"),
+        ('[keys]\n"run.view" = "ctrl+m"', "terminals never pass on ctrl+m"),
+        ("[keys\n", "is not TOML"),
+        ('[keys]\n"run.view" = 3', "takes keys as a text"),
+    ],
+)
+def test_mistakes_in_the_keymap_are_named(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "workbench.toml"
+    file.write_text(text)
+    with pytest.raises(WrongUsageError, match=re.escape(said)):
+        read_keymap(file)
+
+
+def test_the_printed_keymap_can_be_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "workbench.toml"
+    file.write_text("\n".join(key_list({})))
+    assert read_keymap(file) == {action.id: action.keys for action in ACTIONS}
+
+
+def test_starting_again_lands_where_one_left(tmp_path: Path) -> None:
+    plant_run(tmp_path / "runs", "first", steps=3)
+
+    async def leave(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "gpt2ish_med")
+        await pilot.press("3")
+        await until_text(pilot, "first")
+        await pilot.press("space", "ctrl+right")
+        app.theme = "lmplay-light"
+        await pilot.pause(0.1)
+        await pilot.press("q")
+
+    async def come_back(pilot: Pilot[None], app: Workbench) -> None:
+        await pilot.pause(0.1)
+        assert app.current_mode == "runs"
+        assert app.theme == "lmplay-light"
+        assert app.marks.get("marked", []) == ["first"]
+
+    drive(make_app(tmp_path), leave)
+    state = State(tmp_path / "state" / "workbench.json")
+    app = make_app(tmp_path, mode=state.get("mode", ""), state=state)
+    drive(app, come_back)
+
+
+def test_a_torn_state_file_costs_nothing_but_what_it_held(tmp_path: Path) -> None:
+    file = tmp_path / "workbench.json"
+    file.write_text('{"mode": "ru')
+    assert State(file).get("mode", "experiments") == "experiments"
+    file.write_text(json.dumps({"mode": 7, "layout.run": 1}))
+    state = State(file)
+    assert state.get("mode", "experiments") == "experiments"  # of another kind than expected
+    assert state.get("layout.run", 0.5) == 1
+
+
+def test_readonly_offers_nothing_that_changes_anything(tmp_path: Path) -> None:
+    plant_run(tmp_path / "runs", "first", steps=3)
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "first")
+        assert "read only" in text_of(app)
+        offered = {active.binding.id for active in app.screen.active_bindings.values()}
+        assert not offered & {action.id for action in ACTIONS if action.changes}
+        assert "runs.mark" in offered
+        await pilot.press("D", "X", "S", "A", "l", "2")
+        await pilot.pause(0.1)
+        assert len(app.screen_stack) == 1
+
+    drive(make_app(tmp_path, mode="runs", readonly=True), do)
+
+
+def test_ctrl_c_neither_leaves_nor_touches_a_run(tmp_path: Path) -> None:
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await pilot.press("ctrl+c", "ctrl+c")
+        await until_text(pilot, "q leaves the workbench")
+        assert app.is_running
+
+    drive(make_app(tmp_path), do)
+
+
+def test_each_screen_has_its_number_and_the_bar_says_where_one_is(tmp_path: Path) -> None:
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        for number, (mode, title, _) in enumerate(SCREENS, 1):
+            if mode in ("launch", "compare", "chat", "data"):
+                continue
+            await pilot.press(str(number))
+            await pilot.pause(0.05)
+            assert app.current_mode == mode
+            assert f"{number} {title}" in text_of(app).splitlines()[0]
+
+    drive(make_app(tmp_path), do)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
+def test_the_keys_at_the_bottom_fit_and_always_name_help_and_quit(tmp_path: Path, size: tuple[int, int]) -> None:
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "gpt2ish_med")
+        text = app.screen.query_one(KeyBar).text
+        assert "Help" in text
+        assert "Quit" in text
+        assert len(text.rstrip()) <= size[0]
+
+    drive(make_app(tmp_path), do, size=size)
+
+
+def test_options_are_calmer_over_ssh_and_refuse_nonsense(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_options([], {}).fps == 2.0
+    assert parse_options([], {"SSH_CONNECTION": "1 2 3 4"}).fps == 1.0
+    with pytest.raises(SystemExit) as ended:
+        parse_options(["--fps", "0"], {})
+    assert ended.value.code == 2
+    assert "--fps takes a number" in capsys.readouterr().err
