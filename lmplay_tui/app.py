@@ -360,7 +360,18 @@ def _runs() -> type[WorkbenchScreen]:
     return RunsScreen
 
 
-_MODES: dict[str, Callable[[], type[WorkbenchScreen]]] = {"experiments": _experiments, "runs": _runs, "run": _run}
+def _compare() -> type[WorkbenchScreen]:
+    from lmplay_tui.screens.compare import CompareScreen
+
+    return CompareScreen
+
+
+_MODES: dict[str, Callable[[], type[WorkbenchScreen]]] = {
+    "experiments": _experiments,
+    "runs": _runs,
+    "run": _run,
+    "compare": _compare,
+}
 assert set(_MODES) <= {mode for mode, _, _ in SCREENS}
 
 

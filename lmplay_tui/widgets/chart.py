@@ -210,12 +210,10 @@ class Chart(Widget, can_focus=True):
         cursor = self.view.cursor
         marks = ASCII_MARKS if self._style == "ascii" else MARKS
         parts: list[Line] = []
-        for curve in self.data.curves:
-            found = value_at(curve, cursor if cursor is not None else math.inf)
-            sign = marks[curve.series % len(marks)]
-            value = short_number(found[1]) if found is not None else "-"
-            ink = series_ink(curve.series)
-            parts.append(line((f"{sign} {curve.name} ", ink), (value, f"bold {ink}")))
+        for (name, series), values in self._newest(cursor).items():
+            ink = series_ink(series)
+            value = short_number(float(np.mean(values))) if values else "-"
+            parts.append(line((f"{marks[series % len(marks)]} {name} ", ink), (value, f"bold {ink}")))
         where = ""
         if cursor is not None:
             where = f"{self.data.x_name} {tick_label(round(cursor, 3))}  "
@@ -225,6 +223,14 @@ class Chart(Widget, can_focus=True):
         return line(
             " " * LABEL_WIDTH + " ", (where, "accent"), *(span for part in parts for span in (*part, ("  ", "")))
         )
+
+    def _newest(self, cursor: float | None) -> dict[tuple[str, int], list[float]]:
+        """(name, series) of the curves with their values at the crosshair, or at the end; curves of one name as one."""
+        found: dict[tuple[str, int], list[float]] = {}
+        for curve in self.data.curves:
+            point = value_at(curve, cursor if cursor is not None else math.inf)
+            found.setdefault((curve.name, curve.series), []).extend([point[1]] if point is not None else [])
+        return found
 
     def _event_near(self, x: float) -> str:
         """What happened within a column of the crosshair."""
