@@ -51,7 +51,6 @@ SCREENS = (
     ("run", "Run", "Run"),
     ("compare", "Compare", "Cmp"),
     ("chat", "Chat", "Chat"),
-    ("data", "Data", "Data"),
 )
 
 ACTIONS: tuple[Action, ...] = (
@@ -186,7 +185,7 @@ ACTIONS: tuple[Action, ...] = (
     A("chat.newline", "alt+enter,f10", "New line", "A new line in what is written.", 12),
     A("chat.stop", "escape", "Stop", "Stop the answer that is being written.", 2),
     A("chat.retry", "ctrl+t", "Retry", "Answer the last turn again, with another seed.", 3),
-    A("chat.edit", "ctrl+e", "Edit", "Take the last turn back into the editor.", 4),
+    A("chat.edit", "f2", "Edit", "Take the last turn back into the editor.", 4),
     A("chat.branch", "ctrl+n", "Branch", "Go on from here in a new conversation, keeping this one.", 5),
     A("chat.conversations", "f3", "History", "Open an earlier conversation.", 6),
     A("chat.model", "f4", "Model", "Choose the run or checkpoint to talk to.", 7),
@@ -200,14 +199,6 @@ ACTIONS: tuple[Action, ...] = (
     A("tokens.right", "right,l", "Next token", "To the next token.", 2),
     A("tokens.up", "up,k", "Line up", "A line up."),
     A("tokens.down", "down,j", "Line down", "A line down."),
-    # ---- 7 data ----------------------------------------------------------------------------------------------------
-    A("data.prepare", "p", "Prepare", "Turn the datasets of this plan into tokens now.", 2, changes=True),
-    A("data.stop", "escape", "Stop", "End the preparation; it goes on where it was.", 3),
-    A("data.next_row", "right_square_bracket", "Next row", "The next packed row.", 5),
-    A("data.previous_row", "left_square_bracket", "Row before", "The packed row before.", 4),
-    A("data.packing", "t", "Packing", "Rows as stream, documents or padded.", 6),
-    A("data.length", "L", "Row length", "Rows of 128, 256, 512 or 1,024 tokens.", 7),
-    A("data.launch", "l", "Launch", "Set up a run under this plan.", 8, changes=True),
     # ---- dialogs ---------------------------------------------------------------------------------------------------
     A("dialog.cancel", "escape", "Cancel", "Close without doing anything.", 2),
     A("dialog.confirm", "enter", "OK", "Do it.", 1),

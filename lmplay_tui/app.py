@@ -366,13 +366,20 @@ def _compare() -> type[WorkbenchScreen]:
     return CompareScreen
 
 
+def _chat() -> type[WorkbenchScreen]:
+    from lmplay_tui.screens.chat import ChatScreen
+
+    return ChatScreen
+
+
 _MODES: dict[str, Callable[[], type[WorkbenchScreen]]] = {
     "experiments": _experiments,
     "runs": _runs,
     "run": _run,
     "compare": _compare,
+    "chat": _chat,
 }
-assert set(_MODES) <= {mode for mode, _, _ in SCREENS}
+assert {"launch", *_MODES} == {mode for mode, _, _ in SCREENS}
 
 
 def _palette() -> type[Provider]:
