@@ -1,4 +1,7 @@
-"""`python -m benchmarks [NAME ...]`: run the named benchmarks, or all; each module here with a `main()` is one."""
+"""`python -m benchmarks [NAME ...]`: run the named benchmarks, or all, as they come.
+
+Each module here with a `main(arguments)` is one; `python -m benchmarks.NAME --help` tells what can be set of it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def main(names: list[str]) -> int:
         return 2
     for name in names or list(found):
         print(f"== {name}: {(found[name].__doc__ or '').splitlines()[0]}", flush=True)
-        found[name].main()
+        found[name].main([])
         print(flush=True)
     return 0
 

@@ -111,15 +111,15 @@ def measure_opening(plan: Plan) -> None:
         print(f"packing {mode}: {summary.fill:.2%} of the positions hold text")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LMPLAY_CACHE"] = folder
         measure_opening(load_plan("code"))
-    measure_preparing(arguments.megabytes, arguments.rounds)
+    measure_preparing(options.megabytes, options.rounds)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=64, help="new tokens a text")
     parser.add_argument("--rounds", type=int, default=5, help="how often each alternative runs")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="cores to use")
-    options = parser.parse_args([] if arguments is None else arguments)
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     plain = get_runner(options.experiment).build_model().eval().requires_grad_(False)
@@ -219,6 +219,4 @@ def as_transformers(model: LMBase) -> nn.Module:
 
 
 if __name__ == "__main__":
-    import sys
-
-    main(sys.argv[1:])
+    main()

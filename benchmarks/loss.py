@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 
 import torch
@@ -14,7 +15,8 @@ VOCABULARY = 50257
 POSITIONS = 2048
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
     for width in (64, 768):
         print(
             f"{width} wide, {POSITIONS} positions, {torch.get_num_threads()} threads; first line is what is divided by"
@@ -42,3 +44,7 @@ def alternatives(width: int) -> dict[str, Callable[[], None]]:
             lambda chunk=chunk: linear_cross_entropy_sum(hidden, weight, targets, chunk_size=chunk)
         )
     return runs
+
+
+if __name__ == "__main__":
+    main()

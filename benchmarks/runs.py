@@ -177,19 +177,19 @@ def time_writing(root: Path) -> None:
     print(f"writing: {rows * 1e6:.0f} µs a row, {status * 1e6:.0f} µs a status")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=10.0)
-    asked, _ = parser.parse_known_args()
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LMPLAY_CACHE"] = f"{folder}/cache"
         root = Path(folder) / "runs"
         root.mkdir()
-        watch_with_many_readers(Path(folder), asked.seconds)
+        watch_with_many_readers(Path(folder), options.seconds)
         time_writing(root)
         follow_many(root)
-        time_openings(root, asked.rows)
+        time_openings(root, options.rows)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--plain-loss", action="store_true", help="also lmplay with all logits at once")
     parser.add_argument("--no-memory", action="store_true", help="leave the measurement of memory out")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
-    options = parser.parse_args([] if arguments is None else arguments)
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     for size in options.sizes:
         length, rows = map(int, size.split("x"))
@@ -325,4 +325,4 @@ STEPS: dict[str, Callable[[Shape], Step]] = {
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
