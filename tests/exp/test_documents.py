@@ -1,4 +1,4 @@
-"""The documents for people who add models: what they name exists."""
+"""The documents: what they name exists."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ def test_every_check_has_its_row() -> None:
     assert rows == list(CHECKS)
 
 
-@pytest.mark.parametrize("page", ["adding_an_experiment", "checks", "models"])
+@pytest.mark.parametrize(
+    "page", ["adding_an_experiment", "checks", "models", "performance", "reproducibility", "verified"]
+)
 def test_commands_and_links_of_the_page_exist(page: str) -> None:
     text = (DOCS / f"{page}.md").read_text()
     known = typer.main.get_command(app).commands
     for command in re.findall(r"^lmplay (\w+)", text, flags=re.MULTILINE):
         assert command in known
-    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+    for link in re.findall(r"\]\(([^)#:]+)[^)]*\)", text):
         assert (DOCS / link).exists(), link
+    for test in re.findall(r"`(tests/\w+/\w+\.py)`", text):
+        assert (DOCS.parent / test).exists(), test
