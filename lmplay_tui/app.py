@@ -21,8 +21,9 @@ from textual.binding import Binding
 from textual.screen import Screen
 
 from lmplay.utils.errors import LMPlayError
-from lmplay_tui.actions import SCREENS, bindings_for
+from lmplay_tui.actions import bindings_for
 from lmplay_tui.keymap import read_keymap
+from lmplay_tui.modes import MODES
 from lmplay_tui.options import Options, parse_options
 from lmplay_tui.services.commands import Commands
 from lmplay_tui.services.experiments import ExperimentIndex
@@ -93,8 +94,8 @@ class Workbench(App[None], inherit_bindings=False):
         self.theme = self._first_theme()
         self.set_keymap(self.keymap)
         self.set_class(options.ascii, "-ascii")
-        for mode, make in _MODES.items():
-            self.add_mode(mode, self._maker(make))
+        for mode, make in MODES.items():
+            self.add_mode(mode, make)
 
     # ---- starting and ending ----------------------------------------------------------------------------------------
 
@@ -106,10 +107,6 @@ class Workbench(App[None], inherit_bindings=False):
             wanted = "lmplay-dark"
         return wanted
 
-    @staticmethod
-    def _maker(make: Callable[[], type[WorkbenchScreen]]) -> Callable[[], Screen[Any]]:
-        return lambda: make()()
-
     def get_default_screen(self) -> Screen[Any]:
         return Screen(id="before")
 
@@ -117,7 +114,7 @@ class Workbench(App[None], inherit_bindings=False):
         mode = "run" if self.options.open else self.state.get("mode", "experiments")
         if self.options.open:
             self.marks.set("shown", self.options.open)
-        self.switch_mode(mode if mode in _MODES else "experiments")
+        self.switch_mode(mode if mode in MODES else "experiments")
         self.theme_changed_signal.subscribe(self, lambda theme: self.state.set("theme", theme.name))
         # The first frame is out before anything heavy is imported or read.
         self.call_after_refresh(self._begin)
@@ -229,25 +226,12 @@ class Workbench(App[None], inherit_bindings=False):
         self.run_worker(self._export(chart, name), group="export")
 
     async def _export(self, chart: Chart, name: str) -> None:
-        from lmplay_tui.chart.export import to_csv
+        from lmplay_tui.services.chart_files import write_chart
 
-        safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
-        table, picture = Path.cwd() / f"{safe}.csv", Path.cwd() / f"{safe}.png"
         try:
-            text = await asyncio.to_thread(to_csv, chart.data, chart.view)
-            await asyncio.to_thread(table.write_text, text)
+            self.notify(await write_chart(chart.data, chart.view, name, Path.cwd()), timeout=6)
         except OSError as error:
-            self.notify(f"{table} can't be written: {error.strerror}", severity="error")
-            return
-        drawing = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "lmplay_tui.draw_png", str(table), str(picture), stderr=asyncio.subprocess.PIPE
-        )
-        _, complaint = await drawing.communicate()
-        lines = complaint.decode(errors="replace").strip().splitlines()
-        also = (
-            f" and {picture.name}" if drawing.returncode == 0 else f"; no picture: {lines[-1] if lines else 'failed'}"
-        )
-        self.notify(f"written: {table}{also}", timeout=6)
+            self.notify(f"{error.filename} can't be written: {error.strerror}", severity="error")
 
     def show_experiment(self, name: str) -> None:
         """Go to one experiment."""
@@ -263,8 +247,8 @@ class Workbench(App[None], inherit_bindings=False):
 
     async def _launch(self, experiment: str, plan: str, like: RunSummary | None) -> None:
         from lmplay.runs import read_run_file
-        from lmplay_tui.launch_form import values_like
-        from lmplay_tui.screens.launch import LaunchScreen
+        from lmplay_tui.dialogs.launch import LaunchScreen
+        from lmplay_tui.dialogs.launch_form import values_like
 
         kept = {str(key): str(value) for key, value in self.state.get("launch", {}).items()}
         values = {"plan": kept.get("plan") or "quickstart", "device": "auto"}
@@ -320,12 +304,12 @@ class Workbench(App[None], inherit_bindings=False):
             self.notify("q leaves the workbench; runs go on.", timeout=3)
 
     def action_jump(self) -> None:
-        from lmplay_tui.screens.jump import JumpScreen
+        from lmplay_tui.dialogs.jump import JumpScreen
 
         self.push_screen(JumpScreen(self.screen))
 
     def action_help(self) -> None:
-        from lmplay_tui.screens.help import HelpScreen
+        from lmplay_tui.dialogs.help import HelpScreen
 
         self.push_screen(HelpScreen(self.screen))
 
@@ -342,48 +326,8 @@ class Workbench(App[None], inherit_bindings=False):
         self.commands.close()
 
 
-def _experiments() -> type[WorkbenchScreen]:
-    from lmplay_tui.screens.experiments import ExperimentsScreen
-
-    return ExperimentsScreen
-
-
-def _run() -> type[WorkbenchScreen]:
-    from lmplay_tui.screens.run import RunScreen
-
-    return RunScreen
-
-
-def _runs() -> type[WorkbenchScreen]:
-    from lmplay_tui.screens.runs import RunsScreen
-
-    return RunsScreen
-
-
-def _compare() -> type[WorkbenchScreen]:
-    from lmplay_tui.screens.compare import CompareScreen
-
-    return CompareScreen
-
-
-def _chat() -> type[WorkbenchScreen]:
-    from lmplay_tui.screens.chat import ChatScreen
-
-    return ChatScreen
-
-
-_MODES: dict[str, Callable[[], type[WorkbenchScreen]]] = {
-    "experiments": _experiments,
-    "runs": _runs,
-    "run": _run,
-    "compare": _compare,
-    "chat": _chat,
-}
-assert {"launch", *_MODES} == {mode for mode, _, _ in SCREENS}
-
-
 def _palette() -> type[Provider]:
-    from lmplay_tui.palette import WorkbenchCommands
+    from lmplay_tui.dialogs.palette import WorkbenchCommands
 
     return WorkbenchCommands
 

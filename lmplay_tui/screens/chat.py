@@ -13,12 +13,12 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import TextArea
 
 from lmplay_tui.actions import bindings_for
+from lmplay_tui.dialogs.asking import Choices
 from lmplay_tui.screens.base import WorkbenchScreen
-from lmplay_tui.screens.chat_view import model_lines, transcript
-from lmplay_tui.screens.dialogs import Choices
 from lmplay_tui.services.chats import ChatStore, Mode, branch, new_conversation
 from lmplay_tui.services.run_store import Snapshot
 from lmplay_tui.services.speaker import Speaker
+from lmplay_tui.views.chat import model_lines, transcript
 from lmplay_tui.widgets.pane import Pane
 from lmplay_tui.widgets.slider import Slider
 from lmplay_tui.widgets.text_view import TextView

@@ -12,7 +12,10 @@ from textual.containers import Container
 
 from lmplay_tui.actions import bindings_for
 from lmplay_tui.screens.base import WorkbenchScreen
-from lmplay_tui.screens.compare_view import (
+from lmplay_tui.services.commands import CommandError
+from lmplay_tui.services.comparison import Asked, Compared, ComparisonFeed, next_axis
+from lmplay_tui.services.run_store import Snapshot
+from lmplay_tui.views.compare import (
     RESULT_COLUMNS,
     difference_chart,
     result_rows,
@@ -24,9 +27,6 @@ from lmplay_tui.screens.compare_view import (
     validation_chart,
     words,
 )
-from lmplay_tui.services.commands import CommandError
-from lmplay_tui.services.comparison import Asked, Compared, ComparisonFeed, next_axis
-from lmplay_tui.services.run_store import Snapshot
 from lmplay_tui.widgets.chart import Chart
 from lmplay_tui.widgets.grid import Grid
 from lmplay_tui.widgets.pane import Pane, Split

@@ -11,7 +11,9 @@ from textual.app import ComposeResult
 
 from lmplay_tui.actions import bindings_for
 from lmplay_tui.screens.base import WorkbenchScreen
-from lmplay_tui.screens.experiment_view import (
+from lmplay_tui.services.commands import CommandError
+from lmplay_tui.services.experiments import Experiment
+from lmplay_tui.views.experiments import (
     CHECK_COLUMNS,
     GRADIENT_COLUMNS,
     LAYER_COLUMNS,
@@ -23,8 +25,6 @@ from lmplay_tui.screens.experiment_view import (
     overview,
     verdict_note,
 )
-from lmplay_tui.services.commands import CommandError
-from lmplay_tui.services.experiments import Experiment
 from lmplay_tui.widgets.fields import FilterField
 from lmplay_tui.widgets.grid import Grid
 from lmplay_tui.widgets.pane import Pane, Split
@@ -219,7 +219,7 @@ class ExperimentsScreen(WorkbenchScreen):
 
     def _running_check(self, name: str) -> str | None:
         """The check that is being asked of this experiment now."""
-        from lmplay_tui.screens.experiment_view import CHECKS
+        from lmplay_tui.views.experiments import CHECKS
 
         if self._checking != name:
             return None
@@ -323,7 +323,7 @@ class ExperimentsScreen(WorkbenchScreen):
 
     async def _new(self, template: str) -> None:
         """Ask for a name, let `lmplay new` copy, open the editor."""
-        from lmplay_tui.screens.dialogs import TextDialog
+        from lmplay_tui.dialogs.asking import TextDialog
 
         name = await self.app.push_screen_wait(
             TextDialog("New experiment", f"A copy of {template} under the name", placeholder="my_idea")

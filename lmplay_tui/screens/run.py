@@ -12,10 +12,12 @@ from textual.app import ComposeResult
 from lmplay.runs import RunSummary, resolve_run
 from lmplay.utils.errors import LMPlayError
 from lmplay_tui.actions import bindings_for
+from lmplay_tui.dialogs.asking import Choices, TextDialog
 from lmplay_tui.lines import Line, line, plain
-from lmplay_tui.run_charts import X_AXES, chart_of, figure_title, known_figures
-from lmplay_tui.screens.dialogs import Choices, TextDialog
-from lmplay_tui.screens.run_view import (
+from lmplay_tui.screens.steering import SteeringScreen
+from lmplay_tui.services.run_feed import RunFeed, RunPicture
+from lmplay_tui.services.run_store import Snapshot
+from lmplay_tui.views.run import (
     CHECKPOINT_COLUMNS,
     CONFIG_COLUMNS,
     EVENT_COLUMNS,
@@ -26,9 +28,7 @@ from lmplay_tui.screens.run_view import (
     machine_lines,
     sample_lines,
 )
-from lmplay_tui.screens.steering import SteeringScreen
-from lmplay_tui.services.run_feed import RunFeed, RunPicture
-from lmplay_tui.services.run_store import Snapshot
+from lmplay_tui.views.run_charts import X_AXES, chart_of, figure_title, known_figures
 from lmplay_tui.widgets.chart import Chart
 from lmplay_tui.widgets.deck import ChartDeck
 from lmplay_tui.widgets.grid import Grid

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 
 from lmplay.runs import RunSummary
-from lmplay.runs.labels import archive_run, change_labels, delete_run, rename_run
 from lmplay.runs.queue import Queue
 from lmplay.utils.errors import LMPlayError
 from lmplay_tui.actions import bindings_for
-from lmplay_tui.run_charts import chart_of
-from lmplay_tui.screens.dialogs import Question, TextDialog, TypedConfirmation
-from lmplay_tui.screens.run_view import head_lines
-from lmplay_tui.screens.runs_view import (
+from lmplay_tui.screens.labelling import LabellingScreen
+from lmplay_tui.services.commands import CommandError
+from lmplay_tui.services.run_feed import RunFeed
+from lmplay_tui.services.run_store import Snapshot
+from lmplay_tui.state import RootState
+from lmplay_tui.theme import NUM_SERIES
+from lmplay_tui.views.run import head_lines
+from lmplay_tui.views.run_charts import chart_of
+from lmplay_tui.views.runs import (
     QUEUE_COLUMNS,
     RUN_COLUMNS,
     Arrangement,
@@ -27,12 +30,6 @@ from lmplay_tui.screens.runs_view import (
     next_sort,
     queue_rows,
 )
-from lmplay_tui.screens.steering import SteeringScreen
-from lmplay_tui.services.commands import CommandError
-from lmplay_tui.services.run_feed import RunFeed
-from lmplay_tui.services.run_store import Snapshot
-from lmplay_tui.state import RootState
-from lmplay_tui.theme import NUM_SERIES
 from lmplay_tui.widgets.chart import Chart
 from lmplay_tui.widgets.fields import FilterField
 from lmplay_tui.widgets.grid import Grid
@@ -70,7 +67,7 @@ class QueueGrid(Grid):
         self._do("start")
 
 
-class RunsScreen(SteeringScreen):
+class RunsScreen(LabellingScreen):
     MODE = "runs"
     HELP = (
         "All runs in the folder, live. Space marks runs for a comparison; a slash filters, as lmplay runs does: "
@@ -132,6 +129,9 @@ class RunsScreen(SteeringScreen):
     @property
     def steered(self) -> RunSummary | None:
         return self.current
+
+    def renamed(self, name: str) -> None:
+        self.list.cursor = name
 
     # ---- the tick ----------------------------------------------------------------------------------------------------
 
@@ -313,72 +313,7 @@ class RunsScreen(SteeringScreen):
         else:
             self.notify("nothing waits in the queue", timeout=2)
 
-    # ---- labels and housekeeping -------------------------------------------------------------------------------------
-
-    def action_tag(self) -> None:
-        self._edit(self._tag)
-
-    def action_note(self) -> None:
-        self._edit(self._note)
-
-    def action_rename(self) -> None:
-        self._edit(self._rename)
-
-    def action_archive(self) -> None:
-        self._edit(self._archive)
-
-    def action_delete(self) -> None:
-        self._edit(self._delete)
-
-    def _edit(self, do: Callable[[RunSummary], Awaitable[None]]) -> None:
-        current = self.current
-        if current is not None:
-            self.run_worker(self._changing(do, current), group="dialog")
-
-    async def _changing(self, do: Callable[[RunSummary], Awaitable[None]], run: RunSummary) -> None:
-        """Ask and do it; what can't be done is said in one line."""
-        try:
-            await do(run)
-        except LMPlayError as error:
-            self.notify(str(error), severity="error", timeout=8)
-        self.workbench.store.forget(run.path)
-        self.workbench.look_now()
-
-    async def _tag(self, run: RunSummary) -> None:
-        text = "Tags, separated by blanks; one with a minus before it is taken away."
-        shown = " ".join(run.labels.tags)
-        typed = await self.app.push_screen_wait(TextDialog(f"Tags of {run.name}", text, value=shown))
-        if typed is None:
-            return
-        words = typed.split()
-        add = [word for word in words if not word.startswith("-")]
-        # What was there and was wiped out of the line goes too.
-        remove = [word[1:] for word in words if word.startswith("-")] + [
-            tag for tag in run.labels.tags if tag not in add
-        ]
-        await asyncio.to_thread(change_labels, run.path, add=add, remove=remove)
-
-    async def _note(self, run: RunSummary) -> None:
-        typed = await self.app.push_screen_wait(TextDialog(f"Note to {run.name}", value=run.labels.note))
-        if typed is not None:
-            await asyncio.to_thread(change_labels, run.path, note=typed)
-
-    async def _rename(self, run: RunSummary) -> None:
-        typed = await self.app.push_screen_wait(TextDialog(f"Rename {run.name}", value=run.name))
-        if typed and typed != run.name:
-            await asyncio.to_thread(rename_run, run.path, typed)
-            self.list.cursor = typed
-
-    async def _archive(self, run: RunSummary) -> None:
-        text = f"{run.name} leaves the list, untouched; lmplay runs --archived shows it."
-        if await self.app.push_screen_wait(Question("Archive the run?", text)):
-            await asyncio.to_thread(archive_run, run.path)
-
-    async def _delete(self, run: RunSummary) -> None:
-        text = "The run and its checkpoints are deleted for good. Type its name:"
-        if await self.app.push_screen_wait(TypedConfirmation("Delete the run?", text, run.name)):
-            await asyncio.to_thread(delete_run, run.path)
-            self.notify(f"{run.name} is deleted", timeout=3)
+    # ---- the queue ---------------------------------------------------------------------------------------------------
 
     def change_queue(self, action: str, entry: str) -> None:
         self.run_worker(self._change_queue(action, entry), group="queue")

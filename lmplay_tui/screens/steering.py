@@ -10,8 +10,8 @@ import sys
 
 from lmplay.runs import RunSummary, kill_worker, spawn_worker
 from lmplay.utils.errors import LMPlayError
+from lmplay_tui.dialogs.asking import Question, TextDialog, TypedConfirmation
 from lmplay_tui.screens.base import WorkbenchScreen
-from lmplay_tui.screens.dialogs import Question, TextDialog, TypedConfirmation
 
 _CHANGEABLE = (
     "train.lr=1e-4, or another setting that can change while a run goes: train.min_lr_ratio, train.weight_decay, "

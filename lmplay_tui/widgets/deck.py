@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 
 from lmplay_tui.chart.data import ChartData
-from lmplay_tui.run_charts import figure_title
+from lmplay_tui.views.run_charts import figure_title
 from lmplay_tui.widgets.chart import Chart
 from lmplay_tui.widgets.pane import Pane, Split
 

@@ -12,9 +12,9 @@ from textual.pilot import Pilot
 from lmplay.utils.errors import WrongUsageError
 from lmplay_tui.actions import ACTIONS, FORBIDDEN_KEYS, SCREENS
 from lmplay_tui.app import Workbench
+from lmplay_tui.dialogs.help import help_lines
 from lmplay_tui.keymap import key_list, read_keymap
 from lmplay_tui.options import parse_options
-from lmplay_tui.screens.help import help_lines
 from lmplay_tui.state import State
 from lmplay_tui.widgets.bars import KeyBar
 from tests.tui.support import drive, make_app, plant_run, text_of, until_text

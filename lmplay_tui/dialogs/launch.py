@@ -20,7 +20,8 @@ from textual.widget import Widget
 from textual.widgets import Label
 
 from lmplay_tui.actions import bindings_for
-from lmplay_tui.launch_form import (
+from lmplay_tui.dialogs.asking import Choices
+from lmplay_tui.dialogs.launch_form import (
     BY_NAME,
     DEVICES,
     FIELDS,
@@ -33,7 +34,6 @@ from lmplay_tui.launch_form import (
     problems,
 )
 from lmplay_tui.lines import line, wrapped
-from lmplay_tui.screens.dialogs import Choices
 from lmplay_tui.services.commands import CommandError
 from lmplay_tui.widgets.bars import KeyBar
 from lmplay_tui.widgets.choice import Choice

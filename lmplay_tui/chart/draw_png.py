@@ -1,4 +1,4 @@
-"""`python -m lmplay_tui.draw_png data.csv picture.png`: the chart of a CSV that a chart wrote, drawn with matplotlib.
+"""`python -m lmplay_tui.chart.draw_png data.csv picture.png`: a table that a chart wrote, drawn with matplotlib.
 
 A process of its own: the workbench imports no plotting library.
 """

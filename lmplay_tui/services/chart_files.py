@@ -1,0 +1,28 @@
+"""What a chart shows as files: a table, and a picture drawn by matplotlib in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+
+from lmplay_tui.chart.data import ChartData
+from lmplay_tui.chart.export import to_csv
+from lmplay_tui.chart.view import View
+
+
+async def write_chart(data: ChartData, view: View, name: str, folder: Path) -> str:
+    """Write `name.csv` and, where matplotlib is there, `name.png`; returns what to say of it. Raises `OSError`."""
+    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
+    table, picture = folder / f"{safe}.csv", folder / f"{safe}.png"
+    text = await asyncio.to_thread(to_csv, data, view)
+    await asyncio.to_thread(table.write_text, text)
+    drawing = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "lmplay_tui.chart.draw_png", str(table), str(picture), stderr=PIPE
+    )
+    _, complaint = await drawing.communicate()
+    if drawing.returncode == 0:
+        return f"written: {table} and {picture.name}"
+    lines = complaint.decode(errors="replace").strip().splitlines()
+    return f"written: {table}; no picture: {lines[-1] if lines else 'failed'}"
