@@ -51,6 +51,7 @@ SCREENS = (
     ("run", "Run", "Run"),
     ("compare", "Compare", "Cmp"),
     ("chat", "Chat", "Chat"),
+    ("data", "Data", "Data"),
 )
 
 ACTIONS: tuple[Action, ...] = (
@@ -199,6 +200,23 @@ ACTIONS: tuple[Action, ...] = (
     A("tokens.right", "right,l", "Next token", "To the next token.", 2),
     A("tokens.up", "up,k", "Line up", "A line up."),
     A("tokens.down", "down,j", "Line down", "A line down."),
+    # ---- 7 data ----------------------------------------------------------------------------------------------------
+    A("data.prepare", "p", "Prepare", "Turn the plan's text into tokens, or go on with that.", 2, changes=True),
+    A("data.stop", "P", "Stop", "Stop preparing this plan; what is done is kept.", 2, changes=True),
+    A("data.forget", "x", "Dismiss", "Take preparations that have ended off the screen.", 12),
+    A("data.launch", "l", "Launch", "Set up a run under this plan.", 3, changes=True),
+    A("data.view", "v", "View", "Go on to the next view: stages, datasets, row, cache.", 4),
+    A("data.previous_row", "left_square_bracket", "Row before", "To the packed row before."),
+    A("data.next_row", "right_square_bracket", "Next row", "To the next packed row.", 5),
+    A("data.row", "number_sign", "Row", "To a packed row by its number."),
+    A("data.packing", "m", "Packing", "Pack the row as a stream, by documents, or padded.", 6),
+    A("data.dataset", "d", "Dataset", "Go on to the next dataset of the plan.", 7),
+    A("data.longer", "plus,equals_sign", "Longer row", "Show rows of twice as many tokens."),
+    A("data.shorter", "minus", "Shorter row", "Show rows of half as many tokens."),
+    A("data.new", "n", "New", "Copy this plan into the current folder and open it in $EDITOR.", 8, changes=True),
+    A("data.edit", "e", "Edit", "Open the plan in $EDITOR.", 10, changes=True),
+    A("data.open", "o", "Open", "Open a plan file by its path.", 9),
+    A("data.renew", "R", "Renew", "Read the plans again and count them anew."),
     # ---- dialogs ---------------------------------------------------------------------------------------------------
     A("dialog.cancel", "escape", "Cancel", "Close without doing anything.", 2),
     A("dialog.confirm", "enter", "OK", "Do it.", 1),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from lmplay.runs import RunSummary
     from lmplay_tui.screens.base import WorkbenchScreen
+    from lmplay_tui.services.preparation import Preparations
     from lmplay_tui.services.requests import Requests
     from lmplay_tui.services.run_store import RunStore, Snapshot
     from lmplay_tui.widgets.chart import Chart
@@ -85,6 +86,7 @@ class Workbench(App[None], inherit_bindings=False):
         self.snapshot: Snapshot | None = None
         self._store: RunStore | None = None
         self._requests: Requests | None = None
+        self._preparations: Preparations | None = None
         self._begun = False
         self._looking = False
         self._next_look = 0.0
@@ -148,6 +150,15 @@ class Workbench(App[None], inherit_bindings=False):
 
             self._requests = Requests(self.clock)
         return self._requests
+
+    @property
+    def preparations(self) -> Preparations:
+        """Text that is being turned into tokens."""
+        if self._preparations is None:
+            from lmplay_tui.services.preparation import Preparations
+
+            self._preparations = Preparations()
+        return self._preparations
 
     def look_now(self) -> None:
         """Look at the runs without waiting for the next tick."""
@@ -382,3 +393,6 @@ def _say_what_goes_on(app: Workbench) -> None:
         some = ", ".join(live[:5]) + (", ..." if len(live) > 5 else "")
         goes = "1 run goes on" if len(live) == 1 else f"{len(live)} runs go on"
         print(f"{goes}: {some}. lmplay-tui shows {'it' if len(live) == 1 else 'them'} again.")  # noqa: T201
+    for one in app.preparations.look():
+        if one.state == "running":
+            print(f"The text of {one.name} is prepared further; lmplay-tui shows how far it is.")  # noqa: T201

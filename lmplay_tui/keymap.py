@@ -67,6 +67,7 @@ _NAMES = {
     "full_stop": ".",
     "left_square_bracket": "[",
     "right_square_bracket": "]",
+    "number_sign": "#",
     "escape": "esc",
     "pageup": "pgup",
     "pagedown": "pgdn",

@@ -18,6 +18,7 @@ _CLASSES = {
     "run": ("run", "RunScreen"),
     "compare": ("compare", "CompareScreen"),
     "chat": ("chat", "ChatScreen"),
+    "data": ("data", "DataScreen"),
 }
 assert {"launch", *_CLASSES} == {mode for mode, _, _ in SCREENS}
 

@@ -94,6 +94,11 @@ def prepare(
         False, "--refresh", help="Ask the hub for newer versions of datasets that the plan leaves open."
     ),
     json: bool = typer.Option(False, "--json", help="Print a list of objects, one a dataset."),
+    stream: bool = typer.Option(
+        False,
+        "--stream",
+        help="With --json, an object a line: first progress as {what, done, total, seconds}, last {datasets}.",
+    ),
 ) -> None:
     """Turn the datasets of a plan into token shards now, so that a run starts at once and without a network.
 
@@ -103,9 +108,11 @@ def prepare(
     from lmplay.data.sources import open_source
     from lmplay.data.text.documents import Reader
 
+    if stream and not json:
+        raise WrongUsageError("--stream goes with --json")
     found = load_plan(plan)
     rows: list[dict[str, Any]] = []
-    with data_progress() as progress:
+    with data_progress(stream=stream) as progress:
         for name in _used(found):
             spec = found.datasets[name]
             if refresh:
@@ -126,7 +133,7 @@ def prepare(
                 }
             )
     if json:
-        typer.echo(to_json(rows, indent=2))
+        typer.echo(to_json({"datasets": rows}) if stream else to_json(rows, indent=2))
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("dataset", no_wrap=True)

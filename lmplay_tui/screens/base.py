@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from textual import events
 from textual.app import ComposeResult
 from textual.screen import Screen
 from textual.widget import Widget
+from textual.worker import Worker
 
 from lmplay_tui.actions import BY_ID
 from lmplay_tui.widgets.bars import KeyBar, TopBar
@@ -43,6 +45,10 @@ class WorkbenchScreen(Screen[None], inherit_bindings=False):
 
         assert isinstance(self.app, Workbench)
         return self.app
+
+    def begin(self, work: Callable[[], Coroutine[Any, Any, None]], group: str) -> Worker[None]:
+        """Do something behind the screen, in place of what its group was doing."""
+        return self.run_worker(work, group=group, exclusive=True)
 
     def on_mount(self) -> None:
         self.bindings_updated_signal.subscribe(self, lambda _: self._update_keys())
