@@ -220,6 +220,7 @@ ACTIONS: tuple[Action, ...] = (
     # ---- dialogs ---------------------------------------------------------------------------------------------------
     A("dialog.cancel", "escape", "Cancel", "Close without doing anything.", 2),
     A("dialog.confirm", "enter", "OK", "Do it.", 1),
+    A("answer.take", "enter", "OK", "Take what is typed.", 1),
     A("launch.cancel", "escape", "Cancel", "Close; what was filled in is kept for next time.", 9, do="cancel"),
     A("launch.start", "f5,ctrl+r", "Start", "Start the run in a worker of its own.", 1, changes=True),
     A("launch.enqueue", "f6", "Queue", "Let the run wait for its device in the queue.", 2, changes=True),

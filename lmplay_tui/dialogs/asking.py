@@ -72,6 +72,16 @@ class Question(Dialog):
     """Enter gives "yes"."""
 
 
+class Answer(Field):
+    """The field of a dialog: enter takes what is typed."""
+
+    HELP = "Type, then press enter; escape closes without doing anything."
+    BINDINGS = bindings_for("answer")
+
+    async def action_take(self) -> None:
+        await self.action_submit()
+
+
 class TextDialog(Dialog):
     """A line to type; gives it when `problem` finds nothing wrong with it (it returns what is)."""
 
@@ -86,7 +96,7 @@ class TextDialog(Dialog):
         danger: bool = False,
     ) -> None:
         super().__init__(title, text, danger=danger)
-        self._field = Field(value, placeholder=placeholder)
+        self._field = Answer(value, placeholder=placeholder)
         self._problem = problem
         self._complaint = TextView()
 
@@ -134,7 +144,7 @@ class Choices(Dialog):
         self._choices = tuple(choices)
         """(value, what is said of it)"""
         self._chosen = chosen
-        self._field = Field(placeholder="type to find")
+        self._field = Answer(placeholder="type to find")
         from lmplay_tui.columns import Column
 
         self._grid = Grid(

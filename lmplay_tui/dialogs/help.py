@@ -24,6 +24,7 @@ _TITLES = {
     "slider": "On a slider",
     "tokens": "Token by token",
     "dialog": "Here",
+    "answer": "In the field",
     "choice": "On a choice",
 }
 

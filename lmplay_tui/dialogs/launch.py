@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,18 +27,19 @@ from lmplay_tui.dialogs.launch_form import (
     arguments,
     command_line,
     difference_line,
-    dry_words,
     estimate_lines,
     problems,
 )
 from lmplay_tui.lines import line, wrapped
 from lmplay_tui.services.commands import CommandError
+from lmplay_tui.services.dry_run import look_at_dry_run, throw_away
 from lmplay_tui.widgets.bars import KeyBar
 from lmplay_tui.widgets.choice import Choice
 from lmplay_tui.widgets.fields import Field
 from lmplay_tui.widgets.text_view import TextView
 
 _PATIENCE = 0.4
+_LOOK_SECONDS = 0.3
 _WIDTH = 74
 
 
@@ -67,6 +66,7 @@ class LaunchScreen(ModalScreen[str | None]):
     LaunchScreen TextView { height: auto; }
     LaunchScreen #command { max-height: 3; }
     LaunchScreen #told { height: 2; }
+    LaunchScreen #estimate { height: 2; }
     LaunchScreen #said { max-height: 3; }
     """
     BINDINGS = bindings_for("launch")
@@ -76,7 +76,7 @@ class LaunchScreen(ModalScreen[str | None]):
         self._values = {field.name: values.get(field.name, "") for field in FIELDS}
         self._known = Known()
         self._widgets: dict[str, Field | Choice] = {}
-        self._busy = False
+        self._busy = ""
 
     # ---- the form ----------------------------------------------------------------------------------------------------
 
@@ -243,33 +243,35 @@ class LaunchScreen(ModalScreen[str | None]):
         self._workbench.copy(command_line(self._values, self._known))
 
     def action_start(self) -> None:
-        self._do(self._start)
+        self._do("start", self._start)
 
     def action_enqueue(self) -> None:
-        self._do(self._enqueue)
+        self._do("enqueue", self._enqueue)
 
     def action_dry(self) -> None:
-        self._do(self._dry)
+        self._do("dry", self._dry)
 
-    def _do(self, what: Any) -> None:
+    def _do(self, name: str, what: Callable[[], Awaitable[None]]) -> None:
+        """Starting ends a dry step that goes on; nothing is started twice."""
+        if not self._values["experiment"] or self._busy in ("start", "enqueue"):
+            return
         wrong = problems(self._values, self._known)
-        if self._busy or not self._values["experiment"]:
-            return
         if wrong:
-            name = next(iter(wrong))
-            self._widgets[name].focus()
-            self._say(f"{BY_NAME[name].label}: {wrong[name]}", "bad")
+            first = next(iter(wrong))
+            self._widgets[first].focus()
+            self._say(f"{BY_NAME[first].label}: {wrong[first]}", "bad")
             return
-        self.run_worker(self._guarded(what), group="do", exclusive=True)
+        self._busy = name
+        self.run_worker(self._guarded(name, what), group="do", exclusive=True)
 
-    async def _guarded(self, what: Any) -> None:
-        self._busy = True
+    async def _guarded(self, name: str, what: Callable[[], Awaitable[None]]) -> None:
         try:
             await what()
         except CommandError as error:
             self._say(str(error), "bad")
         finally:
-            self._busy = False
+            if self._busy == name:
+                self._busy = ""
 
     def _named(self) -> tuple[list[str], str]:
         """(arguments with a name, the name): it is chosen here, so that the run can be shown at once."""
@@ -298,40 +300,29 @@ class LaunchScreen(ModalScreen[str | None]):
         self._workbench.action_show("runs")
 
     async def _dry(self) -> None:
-        """One step in a folder of its own, which is thrown away."""
-        from lmplay.runs import JsonlTail
-
+        """One step in a folder of its own, which is thrown away as soon as the step is done."""
         parts = _without(arguments(self._values, self._known), "--steps", "--name")
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="lmplay-dry-"))
         run = folder / "dry"
-        watching = asyncio.create_task(self._watch_dry(run))
-        try:
-            await self._workbench.commands.run(
+        training = asyncio.create_task(
+            self._workbench.commands.run(
                 "run", *parts, "--steps", "1", "--new", "--name", "dry", "--json",
                 environment={"LMPLAY_RUNS": str(folder)},
-            )  # fmt: skip
-            watching.cancel()
-            self._say(
-                dry_words(JsonlTail(run / "metrics.jsonl").read(), JsonlTail(run / "system.jsonl").read()), "good"
             )
+        )  # fmt: skip
+        try:
+            while True:
+                activity, told = await asyncio.to_thread(look_at_dry_run, run)
+                if told or training.done():
+                    break
+                self._say(f"one step in a run that is thrown away: {activity}...", "primary")
+                await asyncio.wait([training], timeout=_LOOK_SECONDS)
+            if not told:
+                await training  # raises what went wrong before the step
+            self._say(told or "the step was not taken", "good" if told else "bad")
         finally:
-            watching.cancel()
-            _throw_away(folder)  # not awaited: it has to happen when the workbench is left meanwhile, too
-
-    async def _watch_dry(self, run: Path) -> None:
-        """Say what the dry run is at: the first step of a large model takes its time."""
-        from lmplay.runs import read_status
-        from lmplay.utils.errors import LMPlayError
-
-        while True:
-            activity = ""
-            try:
-                status = await asyncio.to_thread(read_status, run)
-                activity = str(status.fields.get("activity") or status.state)
-            except LMPlayError:
-                activity = "preparing"  # there is no run yet
-            self._say(f"one step in a run that is thrown away: {activity}...", "primary")
-            await asyncio.sleep(0.5)
+            training.cancel()
+            throw_away(folder)  # not awaited: it has to happen when the workbench is left meanwhile, too
 
 
 def _without(parts: list[str], *options: str) -> list[str]:
@@ -343,15 +334,3 @@ def _without(parts: list[str], *options: str) -> list[str]:
             found.append(part)
         skip = not skip and part in options
     return found
-
-
-def _throw_away(folder: Path) -> None:
-    """Delete a dry run; its worker, where it still goes, first."""
-    from lmplay.runs import is_live, kill_worker
-    from lmplay.utils.errors import LMPlayError
-
-    run = folder / "dry"
-    if is_live(run):
-        with contextlib.suppress(LMPlayError):  # it ended in this moment
-            kill_worker(run)
-    shutil.rmtree(folder, ignore_errors=True)

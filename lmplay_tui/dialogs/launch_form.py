@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from lmplay.plans import plans_folder
 from lmplay.utils.figures import format_bytes, format_count, format_seconds
 from lmplay.utils.names import did_you_mean
 from lmplay_tui.figures import short_number
@@ -265,7 +267,7 @@ def values_like(asked: Mapping[str, Any]) -> dict[str, str]:
     plan = asked.get("plan")
     values = {
         "experiment": str(asked.get("experiment", "")),
-        "plan": str(request.get("plan") or (plan.get("name", "") if isinstance(plan, Mapping) else "")),
+        "plan": _plan_of(request.get("plan"), plan if isinstance(plan, Mapping) else {}),
         "device": str(request.get("device") or "auto"),
         "seed": str(request.get("seed", asked.get("seed") or 0)),
         "steps": "" if limits.get("steps") is None else str(limits["steps"]),
@@ -283,22 +285,14 @@ def values_like(asked: Mapping[str, Any]) -> dict[str, str]:
     return values
 
 
+def _plan_of(asked: object, plan: Mapping[str, Any]) -> str:
+    """As it can be asked for again from any folder: a ready plan by its name, another by its path."""
+    name, folder = str(asked or plan.get("name", "")), plan.get("folder")
+    if not folder or Path(name).suffix == ".json" or Path(str(folder)) == plans_folder():
+        return name
+    return str(Path(str(folder)) / f"{plan.get('name') or name}.json")
+
+
 def _spelled(value: object) -> str:
     text = str(value)
     return shlex.quote(text) if " " in text else text
-
-
-def dry_words(rows: Sequence[Mapping[str, Any]], system: Sequence[Mapping[str, Any]]) -> str:
-    """What the one step of a dry run showed."""
-    trained = [row for row in rows if row.get("kind") == "train"]
-    if not trained:
-        return "the step was not taken"
-    row = trained[-1]
-    peak = max((float(one.get("process_memory") or 0) for one in system), default=0.0)
-    parts = [
-        f"loss {short_number(row.get('loss'))}",
-        f"gradient norm {short_number(row.get('grad_norm'))}",
-        f"{format_seconds(float(row['time']))} a step" if isinstance(row.get("time"), int | float) else "",
-        f"{format_bytes(peak)} of memory" if peak else "",
-    ]
-    return "it works: " + ", ".join(part for part in parts if part)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -16,6 +15,7 @@ from lmplay_tui.actions import bindings_for
 from lmplay_tui.dialogs.asking import Choices
 from lmplay_tui.screens.base import WorkbenchScreen
 from lmplay_tui.services.chats import ChatStore, Mode, branch, new_conversation
+from lmplay_tui.services.checkpoints import checkpoint_choices, newest_step
 from lmplay_tui.services.run_store import Snapshot
 from lmplay_tui.services.speaker import Speaker
 from lmplay_tui.views.chat import model_lines, transcript
@@ -155,7 +155,7 @@ class ChatScreen(WorkbenchScreen):
 
     async def look(self) -> None:
         """Whether the run has a newer checkpoint than the one that answers."""
-        newest = await asyncio.to_thread(_newest_step, self.workbench, self.first.model.partition("@")[0])
+        newest = await asyncio.to_thread(newest_step, self.workbench.root, self.first.model)
         if newest != self._newest:
             self._newest = newest
             self._show()
@@ -315,12 +315,9 @@ class ChatScreen(WorkbenchScreen):
 
     async def _pick(self, title: str, now: str, *, none: bool = False) -> str | None:
         snapshot = self.workbench.snapshot
+        runs = [run for run in snapshot.runs if run.status.step > 0] if snapshot is not None else []
         choices = [(_NONE, "one model only")] if none else []
-        for run in snapshot.runs if snapshot is not None else ():
-            if run.status.step > 0:
-                loss = run.status.validation_loss
-                told = f"{run.state}, step {run.status.step:,}" + (f", validation {loss:.4f}" if loss else "")
-                choices += [(run.name, told), (f"{run.name}@best", "the checkpoint with the best validation")]
+        choices += await asyncio.to_thread(checkpoint_choices, runs)
         if not choices:
             self.notify("no run has a checkpoint yet", timeout=3)
             return None
@@ -344,16 +341,3 @@ class ChatScreen(WorkbenchScreen):
         if found is not None and not self.first.busy:
             self.first.take(found)
             self.workbench.state.set("chat.conversation", found.id)
-
-
-def _newest_step(workbench: Any, run: str) -> int | None:
-    """The newest checkpoint of a run. Reads the disk."""
-    from lmplay.runs import list_checkpoints
-    from lmplay.utils.errors import LMPlayError
-
-    if not run:
-        return None
-    try:
-        return max((int(path.name) for path in list_checkpoints(workbench.root / run)), default=None)
-    except LMPlayError:
-        return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 from textual import on
 from textual.app import ComposeResult
@@ -255,15 +254,13 @@ class DataScreen(PackedRowScreen):
             return f"{key.dataset} is not prepared yet: p does it."
         return asking
 
-    def on_resize(self, event: Any) -> None:
-        super().on_resize(event)
-        self.call_after_refresh(self._show)
-        self.call_after_refresh(self._show_preparing)
+    @on(Pane.Resized)
+    def _resized(self) -> None:
+        self._show_preparing()
 
     @on(Split.Moved)
     def _split_moved(self, event: Split.Moved) -> None:
         self.workbench.state.set("layout.data", event.share)
-        self.call_after_refresh(self._show)
 
     # ---- preparing ---------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from textual.app import ComposeResult
 from lmplay_tui.actions import bindings_for
 from lmplay_tui.screens.base import WorkbenchScreen
 from lmplay_tui.services.commands import CommandError
-from lmplay_tui.services.experiments import Experiment
+from lmplay_tui.services.experiments import USUAL_ROWS, Experiment
 from lmplay_tui.views.experiments import (
     CHECK_COLUMNS,
     GRADIENT_COLUMNS,
@@ -50,7 +50,7 @@ class ExperimentsScreen(WorkbenchScreen):
         self._problems: dict[str, str] = {}
         self._checking: str | None = None
         self._asked: str | None = None
-        self._depth, self._rows, self._by_size, self._tiny = 3, 4, False, True
+        self._depth, self._rows, self._by_size, self._tiny = 3, USUAL_ROWS, False, True
 
     def compose_body(self) -> ComposeResult:
         self.names = Grid(LIST_COLUMNS, empty="looking for experiments...", id="experiments")
@@ -58,9 +58,7 @@ class ExperimentsScreen(WorkbenchScreen):
         self.overview = TextView(id="overview", focusable=True)
         self.layer_grid = Grid(LAYER_COLUMNS, empty="not known yet", id="layers")
         self.check_grid = Grid(CHECK_COLUMNS, id="checks")
-        self.gradient_grid = Grid(
-            GRADIENT_COLUMNS, empty="c asks the checks, of which these are a part", id="gradients"
-        )
+        self.gradient_grid = Grid(GRADIENT_COLUMNS, id="gradients")
         self.views = Views(
             {
                 "overview": ("Overview", self.overview),
@@ -70,8 +68,8 @@ class ExperimentsScreen(WorkbenchScreen):
             },
             id="detail",
         )
-        self.detail = Pane(self.views, title="")
-        share = self.workbench.state.get("layout.experiments", 0.45)
+        self.detail = Pane(self.views, title="", id="detail-pane")
+        share = self.workbench.state.get("layout.experiments", 0.4)
         yield Split(
             Pane(self.words, self.names, title="Experiments", id="list-pane"), self.detail, share=share, id="split"
         )
@@ -113,7 +111,7 @@ class ExperimentsScreen(WorkbenchScreen):
         pane.border_subtitle = f"{len(rows)} of {len(index.now.experiments)}" if self.words.value else f"{len(rows)}"
 
     def _renew_behind(self) -> None:
-        self.run_worker(self._renew(), group="renew", exclusive=True)
+        self.begin(self._renew, "renew")
 
     async def _renew(self) -> None:
         try:
@@ -124,6 +122,20 @@ class ExperimentsScreen(WorkbenchScreen):
             self.notify(f"the experiments can't be listed: {error}", severity="error")
             return
         self._show_list()
+        self.begin(self._count_others, "count")
+
+    async def _count_others(self) -> None:
+        """Describe those that nothing is known of yet, one after another, so that the list tells their size."""
+        index = self.workbench.index
+        for one in index.now.experiments:
+            if one.broken is None and index.description(one.name) is None and one.name not in self._problems:
+                try:
+                    await index.describe(one.name)
+                except CommandError as error:
+                    self._problems[one.name] = str(error)
+                self._show_list()
+                if one is self.current:
+                    self._show_detail()
 
     @on(FilterField.Changed, "#filter")
     def _filter_changed(self) -> None:
@@ -138,7 +150,7 @@ class ExperimentsScreen(WorkbenchScreen):
     def _highlighted(self, event: Grid.Highlighted) -> None:
         self.workbench.state.set("experiments.cursor", event.key)
         self._show_detail()
-        self.run_worker(self._describe(), group="describe", exclusive=True)
+        self.begin(self._describe, "describe")
 
     @on(Grid.Chosen, "#experiments")
     def _chosen(self) -> None:
@@ -171,7 +183,8 @@ class ExperimentsScreen(WorkbenchScreen):
             self.overview.show(())
             return
         ascii_only = self.workbench.options.ascii
-        told = self.workbench.index.description(one.name, rows=self._rows)
+        index = self.workbench.index
+        told = index.description(one.name, rows=self._rows) or index.description(one.name)
         view = self.views.chosen
         self.detail.border_subtitle = self._subtitle(view)
         if view == "overview":
@@ -187,10 +200,13 @@ class ExperimentsScreen(WorkbenchScreen):
         results = self._results.get(one.name, {})
         running = self._running_check(one.name)
         if view == "checks":
-            self.check_grid.show(check_rows(results, running, self.detail.size.width, ascii_only=ascii_only))
+            rows = check_rows(results, running, self.detail.size.width, ascii_only=ascii_only)
+            self.check_grid.show(() if one.broken else rows, empty=one.broken or "")
         elif view == "gradients":
+            gradients = self._gradients.get(one.name)
             self.gradient_grid.show(
-                gradient_rows(self._gradients[one.name], ascii_only=ascii_only) if one.name in self._gradients else ()
+                gradient_rows(gradients, ascii_only=ascii_only) if gradients is not None else (),
+                empty=one.broken or "c asks the checks, of which these are a part",
             )
         self.views.tabs.note("checks", *verdict_note(results, running is not None))
 
@@ -206,14 +222,13 @@ class ExperimentsScreen(WorkbenchScreen):
         self.workbench.state.set("experiments.view", event.name)
         self._show_detail()
 
-    def on_resize(self, event: Any) -> None:
-        super().on_resize(event)
-        self.call_after_refresh(self._show_detail)
+    @on(Pane.Resized, "#detail-pane")
+    def _resized(self) -> None:
+        self._show_detail()
 
     @on(Split.Moved)
     def _split_moved(self, event: Split.Moved) -> None:
         self.workbench.state.set("layout.experiments", event.share)
-        self.call_after_refresh(self._show_detail)
 
     # ---- checks ------------------------------------------------------------------------------------------------------
 
@@ -302,7 +317,7 @@ class ExperimentsScreen(WorkbenchScreen):
         self._rows = min(4096, max(1, rows))
         self.views.choose("overview")
         self._show_detail()
-        self.run_worker(self._describe(), group="describe", exclusive=True)
+        self.begin(self._describe, "describe")
 
     def action_launch(self) -> None:
         one = self.current

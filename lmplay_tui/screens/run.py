@@ -23,12 +23,20 @@ from lmplay_tui.views.run import (
     EVENT_COLUMNS,
     checkpoint_rows,
     config_rows,
+    crosshair_line,
     event_rows,
     head_lines,
     machine_lines,
     sample_lines,
 )
-from lmplay_tui.views.run_charts import X_AXES, chart_of, figure_title, known_figures
+from lmplay_tui.views.run_charts import (
+    X_AXES,
+    chart_of,
+    figure_title,
+    known_figures,
+    nearest_event,
+    place_of_event,
+)
 from lmplay_tui.widgets.chart import Chart
 from lmplay_tui.widgets.deck import ChartDeck
 from lmplay_tui.widgets.grid import Grid
@@ -183,13 +191,21 @@ class RunScreen(SteeringScreen):
             asked = self.workbench.requests.of(self._summary.name)
             width = max(20, self.head.size.width)
             rows, ascii_only = self.head.size.height or 4, self.workbench.options.ascii
-            self.head.show(head_lines(self._summary, asked, width, rows=rows, ascii_only=ascii_only))
+            at: Line = ()
+            place = self.deck.main.view.cursor
+            if place is not None and self.picture is not None:
+                at = crosshair_line(self.picture, self.x_axis, place, width)
+            self.head.show(head_lines(self._summary, asked, width, rows=rows, at=at, ascii_only=ascii_only))
+
+    @property
+    def x_axis(self) -> str:
+        """What the charts are drawn over."""
+        return self.workbench.state.get("run.x_axis", "step")
 
     def _show_charts(self) -> None:
         if self.picture is not None:
-            x_axis = self.workbench.state.get("run.x_axis", "step")
             for chart in self.deck.shown:
-                chart.show(chart_of(self.picture, self.deck.figure_of(chart), x_axis))
+                chart.show(chart_of(self.picture, self.deck.figure_of(chart), self.x_axis))
 
     def _show_view(self) -> None:
         """The view that is in sight; the others are filled when they come into sight."""
@@ -239,15 +255,35 @@ class RunScreen(SteeringScreen):
 
     @on(Chart.Changed)
     def _chart_changed(self, event: Chart.Changed) -> None:
-        """Charts of one run share crosshair and window; and the log goes to the line nearest to the crosshair."""
+        """Charts of one run share crosshair and window; head and events tell what was logged nearest to it."""
         for chart in self.deck.all:
             if chart is not event.chart:
                 chart.look(replace(chart.view, cursor=event.view.cursor, x_window=event.view.x_window))
+        self._show_head()
+        if self.picture is not None and event.view.cursor is not None:
+            nearest = nearest_event(self.picture, self.x_axis, event.view.cursor)
+            if nearest is not None:
+                self.events.move_to(str(nearest))
+
+    @on(Grid.Chosen, "#events")
+    def _event_chosen(self, event: Grid.Chosen) -> None:
+        """The crosshair goes to where it happened."""
+        place = None if self.picture is None else place_of_event(self.picture, self.x_axis, int(event.key))
+        if place is not None:
+            main = self.deck.main
+            main.look(replace(main.view, cursor=place), tell=True)
+            main.focus()
+
+    @on(Grid.Chosen, "#checkpoints")
+    def _checkpoint_chosen(self, event: Grid.Chosen) -> None:
+        """Talk to it."""
+        if self.feed is not None and event.key.isdecimal():
+            self.workbench.open_chat(f"{self.feed.path.name}@{event.key}")
 
     @on(Chart.Wanted)
     def _chart_wanted(self, event: Chart.Wanted) -> None:
         if event.what == "x_axis":
-            now = self.workbench.state.get("run.x_axis", "step")
+            now = self.x_axis
             following = X_AXES[(X_AXES.index(now) + 1) % len(X_AXES)] if now in X_AXES else "step"
             self.workbench.state.set("run.x_axis", following)
             for chart in self.deck.all:

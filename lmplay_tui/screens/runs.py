@@ -82,10 +82,14 @@ class RunsScreen(LabellingScreen):
     RunsScreen #queue-pane { height: auto; max-height: 9; display: none; }
     RunsScreen #queue-pane.-shown { display: block; }
     RunsScreen #queue { height: auto; max-height: 8; }
-    RunsScreen #preview { height: 16; display: none; }
-    RunsScreen.-high #preview { display: block; }
-    RunsScreen.-wide #preview { display: block; width: 1fr; height: 1fr; }
+    RunsScreen #preview { height: 16; }
     RunsScreen #preview-head { height: 4; overflow: hidden; }
+    RunsScreen.-short #preview { height: 4; }
+    RunsScreen.-short #preview-head { height: 3; }
+    RunsScreen.-short #preview Chart { display: none; }
+    RunsScreen.-wide #preview { width: 1fr; height: 1fr; }
+    RunsScreen.-wide #preview Chart { display: block; }
+    RunsScreen.-wide #preview-head { height: 4; }
     RunsScreen.-wide #preview Chart { max-height: 24; }
     """
 
@@ -142,8 +146,8 @@ class RunsScreen(LabellingScreen):
         current = self.current
         if current is not None:
             asked = self.workbench.requests.of(current.name)
-            width = max(20, self.preview_head.size.width)
-            self.preview_head.show(head_lines(current, asked, width, ascii_only=self.workbench.options.ascii))
+            size, ascii_only = self.preview_head.size, self.workbench.options.ascii
+            self.preview_head.show(head_lines(current, asked, size.width, rows=size.height or 4, ascii_only=ascii_only))
         states = f"{self.list.cursor} {current.state if current is not None else ''}"
         if states != self._states:
             self._states = states
@@ -153,7 +157,7 @@ class RunsScreen(LabellingScreen):
         self.workbench.requests.look()
         await self._arrange()
         current = self.current
-        if current is not None and self.preview_pane.display:
+        if current is not None and self.preview.display:
             await self._look_at(current)
 
     def _arrangement(self) -> Arrangement:
@@ -210,7 +214,7 @@ class RunsScreen(LabellingScreen):
     async def _preview_soon(self) -> None:
         await asyncio.sleep(_PATIENCE)
         current = self.current
-        if current is not None and self.preview_pane.display:
+        if current is not None and self.preview.display:
             self.preview.look(self.preview.view.reset())
             await self._look_at(current)
 

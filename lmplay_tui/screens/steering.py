@@ -108,7 +108,7 @@ class SteeringScreen(WorkbenchScreen):
             self.run_worker(self._change(run), group="steer")
 
     async def _change(self, run: RunSummary) -> None:
-        rate = run.config.get("train.lr")
+        rate = run.config.get("train.lr", run.config.get(f"{run.status.stage}.train.lr"))
         shown = f"train.lr={rate:g}" if isinstance(rate, float) else "train.lr="
         text = f"From the next step on: {_CHANGEABLE}"
         typed = await self.app.push_screen_wait(

@@ -20,6 +20,8 @@ from lmplay_tui.services.commands import Commands
 
 _VERSION = 1
 _MOST_DESCRIPTIONS = 300
+USUAL_ROWS = 4
+"""Rows at once for which the memory is estimated, unless others are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +64,11 @@ class ExperimentIndex:
         self._write()
         return self.now
 
-    def description(self, name: str, settings: Sequence[str] = (), rows: int = 4) -> Mapping[str, Any] | None:
+    def description(self, name: str, settings: Sequence[str] = (), rows: int = USUAL_ROWS) -> Mapping[str, Any] | None:
         """What `lmplay describe` said of the experiment, as its code is now; None when that isn't known."""
         return self.now.descriptions.get(self._key(name, settings, rows))
 
-    async def describe(self, name: str, settings: Sequence[str] = (), rows: int = 4) -> Mapping[str, Any]:
+    async def describe(self, name: str, settings: Sequence[str] = (), rows: int = USUAL_ROWS) -> Mapping[str, Any]:
         """As `description`, asked for when it isn't known. Raises `CommandError`."""
         key = self._key(name, settings, rows)
         if key not in self.now.descriptions:

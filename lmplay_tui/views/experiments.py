@@ -28,8 +28,8 @@ CHECKS = (
 )
 
 LIST_COLUMNS = (
-    Column(key="name", title="name", least=14, most=32),
-    Column(key="parameters", title="params", align="right", rank=1),
+    Column(key="name", title="name", flex=2, least=14, most=32),
+    Column(key="parameters", title="params", align="right", rank=1, least=7),
     Column(key="family", title="family", rank=3, most=20),
     Column(key="description", title="description", flex=1, rank=2, least=12, most=90),
 )
@@ -137,15 +137,15 @@ def _parameter_facts(told: Mapping[str, Any]) -> list[tuple[str, str | Line]]:
     total, trainable = int(told.get("parameters", 0)), int(told.get("trainable_parameters", 0))
     without = told.get("non_embedding_parameters")
     found: list[tuple[str, str | Line]] = [
-        ("parameters", line((f"{total:,}", "bold"), (f"  {format_count(without)} without embeddings", "muted")))
+        ("parameters", line((f"{total:,}", "bold"), (f", {format_count(without)} non-embedding", "muted")))
     ]
     if trainable != total:
-        found.append(("trainable", line(f"{trainable:,}", (f"  {total - trainable:,} frozen", "warn"))))
+        found.append(("trainable", line(f"{trainable:,}", (f", {total - trainable:,} frozen", "warn"))))
     forward, training = told.get("flops_per_token"), told.get("training_flops_per_token")
     found.append(
         (
             "FLOP/token",
-            line(format_count(forward), ("  forward,  ", "muted"), format_count(training), ("  in training", "muted")),
+            line(format_count(forward), (" forward, ", "muted"), format_count(training), (" training", "muted")),
         )
     )
     return found
@@ -163,11 +163,14 @@ def _part_bars(parts: Mapping[str, Any], width: int, *, ascii_only: bool) -> Ite
 def _memory_lines(memory: Mapping[str, Any], width: int, *, rows: int, ascii_only: bool) -> Iterator[Line]:
     if not memory:
         return
+    if memory.get("mini_batch_size") != rows:
+        yield line((f"{'memory':<10}  ", "muted"), (f"estimating it for {rows} rows at once...", "primary"))
+        return
     total = float(memory.get("total") or 1)
     yield line(
-        ("memory to train  ", "muted"),
+        (f"{'memory':<10}  ", "muted"),
         (format_bytes(total), "bold"),
-        (f"  {rows} rows of {memory.get('sequence_length')} tokens at once", "muted"),
+        (f" for {rows} row{'s' if rows != 1 else ''} of {memory.get('sequence_length')} tokens at once", "muted"),
     )
     room = max(8, min(32, width - 30))
     for name in ("weights", "gradients", "optimizer", "activations"):
@@ -247,24 +250,30 @@ def _has_below(layers: Sequence[Mapping[str, Any]], place: int) -> bool:
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
+_NARROW = 64
+"""Cells below which the evidence of a check stands under its name, not beside it."""
+
+
 def check_rows(
     results: Mapping[str, Mapping[str, Any]], running: str | None, width: int, *, ascii_only: bool = False
 ) -> list[Row]:
     """A line a check, in their order; a failed one with its likely cause below. `running` is the one at work."""
     rows = []
+    narrow = width < _NARROW
+    room = max(20, width - (7 if narrow else 28))
     for name in dict.fromkeys((*CHECKS, *results)):
         result = results.get(name)
         mark, evidence = _verdict(result, name == running, ascii_only=ascii_only)
-        told = wrapped(evidence, max(20, width - 28), "muted" if result is None or result.get("skipped") else "")
-        for index, part in enumerate(told):
-            key = name if index == 0 else f"{name}+{index}"
-            named = line((name, "" if result is not None or name == running else "muted")) if index == 0 else ()
-            rows.append(Row(key, (mark if index == 0 else (), named, part)))
+        named = line((name, "" if result is not None or name == running else "muted"))
+        told = wrapped(evidence, room, "muted" if result is None or result.get("skipped") or narrow else "")
         if result is not None and result.get("cause"):
             cause = ("" if result.get("skipped") else "likely: ") + str(result["cause"])
-            ink = "muted" if result.get("skipped") else "bad"
-            for index, part in enumerate(wrapped(cause, max(20, width - 28), ink)):
-                rows.append(Row(f"{name}:{index}", ((), (), part)))
+            told += wrapped(cause, room, "muted" if result.get("skipped") else "bad")
+        beside = () if narrow and result is not None else told[0]
+        rows.append(Row(name, (mark, named, beside)))
+        for index, part in enumerate(told[0 if narrow and result is not None else 1 :]):
+            key = f"{name}:{index}"
+            rows.append(Row(key, (line(" " * 6, *part),), heading=True) if narrow else Row(key, ((), (), part)))
     return rows
 
 

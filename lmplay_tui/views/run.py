@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lmplay.runs import RunSummary, all_settings, list_checkpoints, read_pointer, read_run_file
 from lmplay.runs.layout import CHECKPOINTS
@@ -13,9 +16,10 @@ from lmplay.utils.errors import LMPlayError
 from lmplay.utils.figures import format_bytes, format_count, format_loss, format_seconds
 from lmplay_tui.columns import Column
 from lmplay_tui.figures import meter, progress_bar, short_number, state_sign
-from lmplay_tui.lines import Line, facts, joined, line, spread, wrapped
+from lmplay_tui.lines import Line, facts, joined, line, spread, width_of, wrapped
 from lmplay_tui.services.requests import Asked
 from lmplay_tui.services.run_feed import RunPicture
+from lmplay_tui.views.run_charts import COUNTERS, figure_title
 from lmplay_tui.widgets.grid import Row
 
 EVENT_COLUMNS = (
@@ -39,9 +43,16 @@ _SILENT_SECONDS = 10.0
 
 
 def head_lines(
-    summary: RunSummary, asked: Sequence[Asked], width: int, *, rows: int = 4, ascii_only: bool = False
+    summary: RunSummary,
+    asked: Sequence[Asked],
+    width: int,
+    *,
+    rows: int = 4,
+    at: Line = (),
+    ascii_only: bool = False,
 ) -> list[Line]:
-    """Name and state; progress; the newest figures; what is asked of the run, or what it is at.
+    """Name and state; progress; the newest figures, or those `at` the crosshair; what is asked of the run, or what it
+    is at.
 
     Where there are three `rows`, the last is the one that says more at the moment.
     """
@@ -51,8 +62,8 @@ def head_lines(
         _name_line(summary, width, dot, ascii_only=ascii_only),
         _progress_line(summary, width, ascii_only=ascii_only),
     ]
-    figures, notice = _figure_line(summary, width), _notice_line(summary, asked)
-    return [*head, notice or figures] if rows < 4 else [*head, figures, notice]
+    figures, notice = at or _figure_line(summary, width), _notice_line(summary, asked)
+    return [*head, at or notice or figures] if rows < 4 else [*head, figures, notice]
 
 
 def _name_line(summary: RunSummary, width: int, dot: str, *, ascii_only: bool) -> Line:
@@ -119,6 +130,30 @@ def _figure_line(summary: RunSummary, width: int) -> Line:
         if size > width + 3:
             break
         parts.append(line((f"{name} ", "muted"), (value, ink)))
+    return joined(parts, ("   ", ""))
+
+
+def crosshair_line(picture: RunPicture, x_axis: str, place: float, width: int) -> Line:
+    """The row of the log nearest to the crosshair: which step that was, and every figure that it holds."""
+    train = picture.train
+    x = train.column(x_axis) if len(train) else np.empty(0)
+    known = np.flatnonzero(np.isfinite(x))
+    if not len(known):
+        return ()
+    row = int(known[np.argmin(np.abs(x[known] - place))])
+    parts = [
+        line((f"step {int(train.column('step')[row]):,}", "bold accent")),
+        line((f"{format_count(float(train.column('tokens')[row]))} tokens", "accent")),
+        line((format_seconds(float(train.column("time")[row])), "accent")),
+    ]
+    usual = ("loss", "lr", "grad_norm", "tokens_per_second")
+    for name in (*usual, *(name for name in train if name not in (*usual, *COUNTERS))):
+        value = float(train[name][row]) if name in train else math.nan
+        if math.isfinite(value) or name == "loss":
+            part = line((f"{figure_title(name)} ", "muted"), (short_number(value), ""))
+            if sum(width_of(one) + 3 for one in (*parts, part)) > width + 3:
+                break
+            parts.append(part)
     return joined(parts, ("   ", ""))
 
 

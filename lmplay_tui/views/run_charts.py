@@ -104,6 +104,24 @@ def chart_events(events: Sequence[Mapping[str, Any]], train: Rows, x_axis: str) 
     )
 
 
+def place_of_event(picture: RunPicture, x_axis: str, index: int) -> float | None:
+    """The x of an event, by its place among them; None where it has no step."""
+    step = picture.events[index].get("step") if index < len(picture.events) else None
+    if not isinstance(step, int):
+        return None
+    place = float(_at_steps(np.array([float(step)]), picture.train, x_axis)[0])
+    return place if np.isfinite(place) else None
+
+
+def nearest_event(picture: RunPicture, x_axis: str, x: float) -> int | None:
+    """The event nearest to an x, by its place among all; of several the first."""
+    known = [(index, row["step"]) for index, row in enumerate(picture.events) if isinstance(row.get("step"), int)]
+    if not known:
+        return None
+    distances = np.abs(_at_steps(np.array([float(step) for _, step in known]), picture.train, x_axis) - x)
+    return None if np.isnan(distances).all() else known[int(np.nanargmin(distances))][0]
+
+
 def _words(word: str, row: Mapping[str, Any]) -> str:
     if word == "changed" and isinstance(row.get("changes"), Mapping):
         return ", ".join(f"{key}={value}" for key, value in row["changes"].items())

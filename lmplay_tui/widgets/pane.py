@@ -33,6 +33,16 @@ class Pane(Container):
     .-ascii Pane:focus-within { border-top: ascii $primary; }
     """
 
+    @dataclass
+    class Resized(Message):
+        """The pane has another size: what was wrapped to the one before is to be wrapped anew."""
+
+        pane: Pane
+
+        @property
+        def control(self) -> Pane:
+            return self.pane
+
     def __init__(
         self,
         *children: Widget,
@@ -42,6 +52,9 @@ class Pane(Container):
     ) -> None:
         super().__init__(*children, id=id, classes=classes)
         self.border_title = title
+
+    def on_resize(self) -> None:
+        self.post_message(self.Resized(self))
 
 
 class Split(Container):

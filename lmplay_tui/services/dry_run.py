@@ -1,0 +1,55 @@
+"""A run of one step that is thrown away: how far it is, what the step showed, and getting rid of it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lmplay.runs import JsonlTail, is_live, kill_worker, read_status
+from lmplay.utils.errors import LMPlayError
+from lmplay.utils.figures import format_bytes, format_seconds
+from lmplay_tui.figures import short_number
+
+
+def look_at_dry_run(run: Path) -> tuple[str, str]:
+    """(what it is at, what the step showed: empty until it is done). Reads the disk."""
+    rows = [row for row in JsonlTail(run / "metrics.jsonl").read() if row.get("kind") == "train"]
+    try:
+        status = read_status(run)
+    except LMPlayError:
+        return "preparing", ""  # there is no run yet
+    if rows:
+        return "", step_words(rows[-1], _memory_of(status.pid))
+    return str(status.fields.get("activity") or status.state), ""
+
+
+def step_words(row: Mapping[str, Any], memory: float | None) -> str:
+    """What the one step showed."""
+    parts = [
+        f"loss {short_number(row.get('loss'))}",
+        f"gradient norm {short_number(row.get('grad_norm'))}",
+        f"{format_seconds(float(row['time']))} for the first step" if isinstance(row.get("time"), int | float) else "",
+        f"{format_bytes(memory)} of memory" if memory else "",
+    ]
+    return "it works: " + ", ".join(part for part in parts if part)
+
+
+def throw_away(folder: Path) -> None:
+    """Delete the run in `folder`; its worker, where it still goes, first."""
+    run = folder / "dry"
+    if is_live(run):
+        with contextlib.suppress(LMPlayError):  # it ended in this moment
+            kill_worker(run)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _memory_of(pid: int | None) -> float | None:
+    try:
+        return float(psutil.Process(pid).memory_info().rss) if pid is not None else None
+    except psutil.Error:
+        return None  # it ended meanwhile
