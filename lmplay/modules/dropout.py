@@ -46,9 +46,10 @@ def draw_kept(kept: Tensor, dropout: float) -> None:
     """Fill `kept`, contiguous bytes on a CPU, with ones and, with the chance of `dropout`, zeros."""
     threshold = round(dropout * LEVELS) - LEVELS // 2  # as a signed number of 16 bits
     bits = torch.empty(min(kept.numel(), _AT_ONCE) // 4 + 1, dtype=torch.int64, device=kept.device)
-    for part in torch.split(kept.view(torch.bool).flatten(), _AT_ONCE):
+    for part in torch.split(kept.view(torch.uint8).flatten(), _AT_ONCE):
         bits.random_(-(2**63), None)
-        torch.ge(bits.view(torch.int16)[: part.numel()], threshold, out=part)
+        # In place, then copied: torch compares into another type one element at a time.
+        part.copy_(bits.view(torch.int16)[: part.numel()].ge_(threshold))
 
 
 class Dropout(nn.Dropout):

@@ -49,10 +49,11 @@ def _attend(
     log_norm = q.new_empty(batch * heads, length, 1)
     kept = torch.empty(sum(rows.numel for rows in _blocks(queries, causal)), dtype=torch.uint8)
     draw_kept(kept, dropout)
+    later = _later_keys(q) if causal else None
     first = 0
     for rows in _blocks(queries, causal):
         weights = torch.bmm(queries[:, rows.queries], keys[:, : rows.keys].transpose(1, 2))  # (B * H, t, s)
-        _hide_(weights, rows, mask, causal, heads=q.size(1))
+        _hide_(weights, rows, mask, later, heads=heads)
         # The bounds matter to a query that may attend to nothing: it then gets zeros.
         limits = torch.finfo(weights.dtype)
         largest = weights.amax(-1, keepdim=True).clamp_min_(limits.min)
@@ -104,11 +105,12 @@ def _gradients(
     grad_out = _flat(grad) / kept_share(dropout)
     dots = (_flat(grad) * _flat(out)).sum(-1, keepdim=True)  # (B * H, T, 1)
     grad_queries, grad_keys, grad_values = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
+    later = _later_keys(q) if causal else None
     first = 0
     for rows in _blocks(queries, causal):
         q_here, k_here, grad_here = queries[:, rows.queries], keys[:, : rows.keys], grad_out[:, rows.queries]
         weights = torch.bmm(q_here, k_here.transpose(1, 2))  # (B * H, t, s)
-        _hide_(weights, rows, mask, causal, heads=q.size(1))
+        _hide_(weights, rows, mask, later, heads=q.size(1))
         weights.sub_(log_norm[:, rows.queries]).exp_()
         stop = first + weights.numel()
         survived = kept[first:stop].view_as(weights).to(weights.dtype)
@@ -159,16 +161,20 @@ def _blocks(queries: Tensor, causal: bool) -> list[_Rows]:
     return blocks
 
 
-def _hide_(weights: Tensor, rows: _Rows, mask: Tensor | None, causal: bool, *, heads: int) -> None:
+def _later_keys(q: Tensor) -> Tensor:
+    """(QUERIES, QUERIES): -inf where a key comes after its query, else 0."""
+    return q.new_full((QUERIES, QUERIES), float("-inf")).triu_(1)
+
+
+def _hide_(weights: Tensor, rows: _Rows, mask: Tensor | None, later: Tensor | None, *, heads: int) -> None:
     """Put -inf where a query may not attend."""
-    hidden = float("-inf")
-    if causal:
+    if later is not None:
         size = weights.size(1)
-        square = weights[:, :, -size:]  # the only part where a key may come after its query
-        square.masked_fill_(torch.ones(size, size, dtype=torch.bool).triu(1), hidden)
+        # The only part where a key may come after its query. A sum, since torch fills by a mask element by element.
+        weights[:, :, -size:].add_(later[:size, :size])
     if mask is not None:
         allowed = mask[..., rows.queries, : rows.keys]
-        weights.view(-1, heads, *weights.shape[1:]).masked_fill_(~allowed, hidden)
+        weights.view(-1, heads, *weights.shape[1:]).masked_fill_(~allowed, float("-inf"))
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -110,7 +110,9 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
         kept = targets != IGNORE
         hidden_part, weight_part = hidden.to(reduced), weight.to(reduced)
         grad_hidden = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
+        # Written by the first chunk: clearing it beforehand would cost another pass over (V, D).
+        unwritten = torch.empty_like if len(hidden) else torch.zeros_like
+        grad_weight = unwritten(weight, dtype=wide) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and ctx.needs_input_grad[2] else None
         total = torch.zeros((), dtype=wide, device=hidden.device)
 
@@ -134,9 +136,11 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
                     grad_hidden[rows] = torch.mm(reduced_grad, weight_part)  # (n, V) x (V, D) -> (n, D)
                 if grad_weight is not None:
                     if reduced == wide:
-                        grad_weight.addmm_(reduced_grad.t(), h)  # (V, n) x (n, D) -> (V, D)
-                    else:
+                        grad_weight.addmm_(reduced_grad.t(), h, beta=int(start > 0))  # (V, n) x (n, D) -> (V, D)
+                    elif start:
                         grad_weight += torch.mm(reduced_grad.t(), h)
+                    else:
+                        grad_weight.copy_(torch.mm(reduced_grad.t(), h))
         ctx.grads = (
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight.dtype),

@@ -7,10 +7,12 @@ and one that doesn't fit ends nothing but itself. Prints one line of JSON.
 from __future__ import annotations
 
 import contextlib
+import re
 import statistics
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +26,7 @@ from lmplay.train.device import AUTOCAST_TYPES, set_arithmetic
 from lmplay.train.feed import to_device
 from lmplay.train.keep.randomness import seed_everything
 from lmplay.train.update.compiling import compile_blocks
-from lmplay.train.update.memory import OutOfMemory
+from lmplay.train.update.memory import OutOfMemory, keep_freed_memory
 from lmplay.train.update.objective import plain_head
 from lmplay.train.update.optimizers import apply_freezing, build_optimizer
 from lmplay.train.update.step import TrainStep
@@ -83,6 +85,7 @@ def measure(trial: Trial) -> dict[str, Any]:
     products in between.
     """
     device = torch.device(trial.device)
+    keep_freed_memory(device)
     seed_everything(0)
     settings = {
         "precision": trial.precision,
@@ -149,6 +152,19 @@ def peak_memory(device: torch.device) -> int:
         return int(torch.cuda.max_memory_reserved(device))
     if device.type == "mps":
         return int(torch.mps.driver_allocated_memory())
+    return peak_resident()
+
+
+def peak_resident() -> int:
+    """Bytes that this process took at most.
+
+    Linux counts in `getrusage` also what the process that started this one had taken by then: a child of a large
+    process would seem large.
+    """
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+        if found is not None:
+            return int(found[1]) * 1024
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lmplay.train.keep.checkpoint import Content, write_checkpoint
 from lmplay.train.keep.disk import MARGIN, POLL_SECONDS, free_bytes, is_full
+from lmplay.train.update.memory import give_back_freed_memory
 
 # Share of the memory that is free now which a snapshot may take.
 SNAPSHOT_SHARE = 0.5
@@ -52,6 +53,7 @@ class BackgroundSaver:
 
     def save(self, content: Content) -> None:
         self.settle()
+        give_back_freed_memory()  # the snapshot before this one among it
         fits = content.nbytes < SNAPSHOT_SHARE * psutil.virtual_memory().available
         taken = snapshot(content) if fits else content
         self._thread = threading.Thread(target=self._write, args=(taken,), name="lmplay-saver", daemon=True)
