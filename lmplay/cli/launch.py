@@ -25,7 +25,7 @@ from lmplay.runs import (
     write_run_file,
 )
 from lmplay.train.config import WITHOUT_EFFECT, Limits, TrainConfig
-from lmplay.train.record import code_sum, provenance
+from lmplay.train.record import code_state, code_sum, provenance
 from lmplay.train.request import (
     TOP_LEVEL_KEYS,
     RunRequest,
@@ -231,27 +231,25 @@ def _cost(prepared: Prepared) -> dict[str, Any]:
 
 def _interrupted_twin(prepared: Prepared) -> Path | None:
     """The newest run that was asked for in the same words, by the same code, and did not come to its end."""
-    code = code_sum(Path(prepared.experiment_file).parent)
     for path in list_runs():
         try:
-            run = read_run_file(path)
-            same = differences(run, prepared).keys() <= WITHOUT_EFFECT and run.get("code", {}).get("sum") == code
+            same = differences(read_run_file(path), prepared).keys() <= WITHOUT_EFFECT
             if same and read_status(path).state in {"lost", "stopped"}:
                 return path
-        except (LMPlayError, AttributeError):
+        except (LMPlayError, AttributeError, KeyError, TypeError):  # others than lmplay may make runs
             continue
     return None
 
 
 def differences(run: Mapping[str, Any], prepared: Prepared) -> dict[str, tuple[Any, Any]]:
-    """Keys in which a run's request differs from a new one: {key: (the run's, the new one's)}."""
-    old = _flat({"request": run["request"], "plan": run["plan"]["content"]})
-    new = _flat(
-        {
-            "request": prepared.request.model_dump(mode="json"),
-            "plan": prepared.plan.model_dump(mode="json"),
-        }
-    )
+    """Keys in which a run differs from what is asked for now: {key: (the run's, the new one's)}. `code` is the
+    beginning of a sum over the experiment's files.
+    """
+    request, plan = prepared.request.model_dump(mode="json"), prepared.plan.model_dump(mode="json")
+    code = code_sum(Path(prepared.experiment_file).parent)
+    was = (run.get("code") or {}).get("sum", code)
+    old = _flat({"request": run["request"], "plan": run["plan"]["content"], "code": was[:8]})
+    new = _flat({"request": request, "plan": plan, "code": code[:8]})
     changed = {
         key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
     }
@@ -259,6 +257,9 @@ def differences(run: Mapping[str, Any], prepared: Prepared) -> dict[str, tuple[A
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys: `stages.0.samples`. Lists of plain values stay whole."""
+    if isinstance(content, list) and all(isinstance(item, Mapping) for item in content):
+        content = dict(enumerate(content))
     if not isinstance(content, Mapping):
         return {prefix: content}
     flat: dict[str, Any] = {}
@@ -276,10 +277,14 @@ def _adopt_changes(path: Path, prepared: Prepared, allowed: set[str]) -> None:
         raise LMPlayError(f"the run {path.name} was not started by lmplay run; choose another --name")
     changed = differences(run, prepared)
     endless = all(config.schedule in ENDLESS_SCHEDULES for config in prepared.stage_configs())
+
+    def is_allowed(key: str) -> bool:
+        return key in WITHOUT_EFFECT or any(key == name or key.startswith(f"{name}.") for name in allowed)
+
     refused = {
         key: values
         for key, values in changed.items()
-        if key not in allowed | WITHOUT_EFFECT and not (endless and key.startswith("limits."))
+        if not is_allowed(key) and not (endless and key.startswith("limits."))
     }
     if refused:
         listed = ", ".join(f"{key} was {old!r} and is now {new!r}" for key, (old, new) in refused.items())
@@ -296,6 +301,7 @@ def _adopt_changes(path: Path, prepared: Prepared, allowed: set[str]) -> None:
                 **run,
                 "request": prepared.request.model_dump(mode="json"),
                 "plan": {"name": plan.name, "folder": str(plan.folder), "content": plan.model_dump(mode="json")},
+                "code": code_state(prepared.experiment_file),
             },
         )
 

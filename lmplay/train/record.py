@@ -24,7 +24,7 @@ def provenance(*, experiment_file: str) -> dict[str, Any]:
     """
     return {
         "git": git_state(Path(experiment_file).parent),
-        "code": {"folder": str(Path(experiment_file).parent), "sum": code_sum(Path(experiment_file).parent)},
+        "code": code_state(experiment_file),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "host": platform.node(),
         "platform": platform.platform(),
@@ -32,6 +32,11 @@ def provenance(*, experiment_file: str) -> dict[str, Any]:
         "folder": str(Path.cwd()),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def code_state(experiment_file: str) -> dict[str, Any]:
+    folder = Path(experiment_file).parent
+    return {"folder": str(folder), "sum": code_sum(folder)}
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

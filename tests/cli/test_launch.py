@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lmplay.cli.launch import Asked, Prepared, prepare, take_run
+from lmplay.exp.gpt2ish.model import GPT2
 from lmplay.runs import RunWriter, read_run_file
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 
@@ -81,8 +85,24 @@ def test_an_edited_plan_is_a_changed_setting(tmp_path: Path) -> None:
     taken = take_run(asked(plan=plan), name="planned")
     leave(taken.path, "stopped")
     plan.write_text(source.read_text().replace("250000", "300000"))
-    with pytest.raises(WrongUsageError, match=r"plan\.stages"):
+    with pytest.raises(WrongUsageError, match=r"plan\.stages\.0\.tokens was 250000 and is now 300000"):
         take_run(asked(plan=plan), name="planned")
+    assert not take_run(asked(plan=plan), name="planned", allow_change=["plan"]).is_new
+
+
+def test_an_edited_experiment_is_a_changed_setting(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(Path(inspect.getfile(GPT2)).parent, copy)
+    before = replace(asked(), experiment_file=str(copy / "versions.py"))
+    taken = take_run(before, name="coded")
+    leave(taken.path, "stopped")
+    assert not take_run(before, name="coded").is_new
+    with (copy / "model.py").open("a") as file:
+        file.write("# another idea\n")
+    with pytest.raises(WrongUsageError, match=r"code was '\w{8}' and is now '\w{8}'.*--allow-change code"):
+        take_run(before, name="coded")
+    assert not take_run(before, name="coded", allow_change=["code"]).is_new
+    assert not take_run(before, name="coded").is_new, "what was allowed is what the run is now"
 
 
 def test_a_new_run_does_not_overwrite_a_name() -> None:
