@@ -45,7 +45,10 @@ class TrainConfig(_Settings):
     beta2: float = Field(0.95, ge=0, lt=1, description="decay of the mean of squared gradients")
     eps: float = Field(1e-8, gt=0, description="added to the denominator of adaptive optimizers")
     weight_decay: float = Field(
-        0.01, ge=0, description="decoupled decay of matrices; biases, norms and embeddings are never decayed"
+        0.01,
+        ge=0,
+        description="decay of matrices, decoupled for adamw and muon, part of the gradient for the others; "
+        "biases, norms and embeddings are never decayed",
     )
     grad_clip: float = Field(1.0, ge=0, description="largest norm of the whole gradient; 0 leaves it as it is")
     ema: float = Field(

@@ -48,8 +48,10 @@ def check_precision(precision: PrecisionName, device: torch.device, *, force: bo
     """Refuse arithmetic that the device cannot do, or does so slowly that it must be a mistake."""
     if precision == "tf32" and device.type != "cuda":
         raise WrongUsageError("train.precision=tf32 is an arithmetic of CUDA devices; use float32 or bf16")
-    if precision == "fp16" and device.type == "cpu":
-        raise WrongUsageError("train.precision=fp16 on a CPU overflows without need; use bf16 or float32")
+    if precision == "fp16" and device.type == "cpu" and not force:
+        raise WrongUsageError(
+            "train.precision=fp16 on a CPU overflows without need; use bf16 or float32, or insist with --force"
+        )
     if precision == "bf16" and device.type == "cpu" and not force and not cpu_has_bf16_units():
         raise WrongUsageError(
             "this CPU has no bf16 units: bf16 would be many times slower than float32; "
@@ -76,9 +78,9 @@ def arithmetic(precision: PrecisionName, device: torch.device) -> Iterator[None]
 
 
 def set_arithmetic(config: TrainConfig) -> None:
-    """What holds for the whole process: TF32, and kernels whose results repeat. To be called before CUDA is used."""
+    """What holds for the whole process: TF32, and kernels whose results repeat. To be called before CUDA computes."""
     torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
+    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False

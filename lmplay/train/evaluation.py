@@ -22,12 +22,11 @@ from lmplay.train.validate import Validation, validate
 
 
 class Evaluation:
-    """`average`, where there is one, is what is looked at instead of the weights that are trained."""
+    """`average`, where the stage has one, is what is looked at instead of the weights that are trained."""
 
     def __init__(
         self,
         model: LMBase,
-        average: WeightAverage | None,
         data: ValidationData | None,
         *,
         report: Report,
@@ -36,7 +35,7 @@ class Evaluation:
         seed: int,
     ) -> None:
         self.model = model
-        self.average = average
+        self.average: WeightAverage | None = None
         self.data = data
         self.report = report
         self.orders = orders

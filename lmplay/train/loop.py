@@ -16,6 +16,7 @@ from lmplay.base.base_model import LMBase
 from lmplay.data import ValidationData
 from lmplay.train.config import Limits, TrainConfig
 from lmplay.train.course import Course
+from lmplay.train.device import set_arithmetic
 from lmplay.train.evaluation import Evaluation
 from lmplay.train.feed import DeviceBatch, batches, to_device
 from lmplay.train.guard import NotFiniteError, StepGuard
@@ -36,6 +37,9 @@ from lmplay.train.update.optimizers import apply_freezing, build_optimizer, set_
 from lmplay.train.update.step import StepResult, TrainStep
 from lmplay.train.validate import Validation
 from lmplay.utils.errors import LMPlayError
+
+# Bytes a second that any disk is expected to take.
+SLOW_DISK = 100e6
 
 
 class Trainer:
@@ -63,13 +67,11 @@ class Trainer:
         self.log = log
         self.orders = orders
         self.paused = False
-        if self.config.compile:
+        if any(stage.config.compile for stage in course.stages):
             compile_blocks(model)
-        self.average = WeightAverage(model, self.config.ema) if self.config.ema else None
+        self.average: WeightAverage | None = None
         self.report = Report(log, course, StepGuard(log, course), device)
-        self.evaluation = Evaluation(
-            model, self.average, validation, report=self.report, orders=orders, device=device, seed=seed
-        )
+        self.evaluation = Evaluation(model, validation, report=self.report, orders=orders, device=device, seed=seed)
         self.profile = StepProfile(checkpoints.parent / "profile", profile_steps, device, self._profiled)
         self.keeper = Keeper(checkpoints, log, self.config, orders)
         self._enter_stage()
@@ -158,7 +160,9 @@ class Trainer:
 
     def seconds_to_stop(self) -> float:
         """How long it takes, at the most, to end the run from a step boundary with everything saved."""
-        return 2.0 * (self.report.seconds_per_step + self.keeper.seconds_per_save)
+        # Weights and two moments, where no checkpoint of this worker has shown yet how fast the disk is.
+        expected = 3 * sum(parameter.nbytes for parameter in self.model.parameters()) / SLOW_DISK
+        return 2.0 * (self.report.seconds_per_step + (self.keeper.seconds_per_save or expected))
 
     # Stages
 
@@ -178,7 +182,9 @@ class Trainer:
     def _enter_stage(self, before: TrainStep | None = None) -> None:
         """Ready the step for the stage that the course is in; what `before` has learned goes on where it fits."""
         config = self.config
+        set_arithmetic(config)
         apply_freezing(self.model, config.freeze)
+        self._set_average(config.ema)
         same = before is not None and (config.optimizer, config.freeze) == (
             before.config.optimizer,
             before.config.freeze,
@@ -192,6 +198,16 @@ class Trainer:
             self.step.scaler = before.scaler
         self.keeper.config = config
         self.model.train()
+
+    def _set_average(self, decay: float) -> None:
+        """An average that goes on from stage to stage, or begins at the weights as they are now."""
+        if not decay:
+            self.average = None
+        elif self.average is None:
+            self.average = WeightAverage(self.model, decay)
+        else:
+            self.average.decay = decay
+        self.evaluation.average = self.average
 
     def _next_stage(self) -> None:
         if not self.course.is_last_stage:  # the last one's end is saved when it has been validated
@@ -267,7 +283,7 @@ class Trainer:
         self._enter_stage()
         for doubt in self._training().restore(folder, state):
             self.report.warn(f"the continuation may differ from an undisturbed run: {doubt}")
-        self.keeper.saved_step = self.course.progress.step
+        self.keeper.go_on_from(self.course.progress)
 
     def _training(self) -> Training:
         return Training(self.model, self.experiment, self.course, self.step, self.average, self.device)

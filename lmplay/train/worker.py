@@ -14,19 +14,26 @@ from typing import Any
 from lmplay.base.base_model import LMBase
 from lmplay.base.base_runner import LMRunnerBase
 from lmplay.base.model_files import load_model
-from lmplay.base.runner_list import get_runner
+from lmplay.base.runner_list import MODEL_RUNNERS, get_runner
 from lmplay.data import ValidationData, open_stage, open_validation
 from lmplay.plans import Plan, parse_plan
-from lmplay.runs import RunWriter, point_to, read_run_file, read_status, resolve_checkpoint
+from lmplay.runs import RunWriter, read_run_file, read_status, resolve_checkpoint
 from lmplay.train.config import TrainConfig
 from lmplay.train.control import Control
 from lmplay.train.course import Course, Stage
-from lmplay.train.device import check_precision, choose_device, set_arithmetic
-from lmplay.train.keep.checkpoint import FoundCheckpoint, newest_whole_checkpoint, set_damaged_aside
+from lmplay.train.device import check_precision, choose_device
+from lmplay.train.keep.checkpoint import (
+    FoundCheckpoint,
+    clear_remainders,
+    newest_whole_checkpoint,
+    set_damaged_aside,
+)
 from lmplay.train.keep.randomness import seed_everything
 from lmplay.train.loop import Trainer
 from lmplay.train.orders import StopTraining
+from lmplay.train.record import code_sum
 from lmplay.train.request import RunRequest
+from lmplay.train.update.memory import keep_freed_memory
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 
 
@@ -71,6 +78,7 @@ def build_trainer(folder: Path, run: dict[str, Any], writer: RunWriter) -> Train
     request = RunRequest.model_validate(run["request"])
     plan = parse_plan(run["plan"]["content"], name=run["plan"]["name"], folder=Path(run["plan"]["folder"]))
     device = choose_device(request.device)
+    keep_freed_memory(device)
     runner = get_runner(request.experiment)
     checkpoints = folder / "checkpoints"
     found = find_checkpoint(checkpoints, writer)
@@ -80,7 +88,6 @@ def build_trainer(folder: Path, run: dict[str, Any], writer: RunWriter) -> Train
     configs = stage_configs(request, runner, plan, model.max_len)
     for config in configs:
         check_precision(config.precision, device, force=True)  # who started the run was asked already
-    set_arithmetic(configs[0])
     control = Control(writer, request, lambda changed: stage_configs(changed, runner, plan, model.max_len))
     control.listen()
     stages, validation = open_data(plan, configs, request, control)
@@ -99,6 +106,9 @@ def build_trainer(folder: Path, run: dict[str, Any], writer: RunWriter) -> Train
     if found:
         trainer.restore(found.folder)
         control.log.resumed(trainer.course.progress.step, checkpoint=found.folder.name)
+        code = run.get("code", {}).get("sum")
+        if code not in (None, code_sum(Path(MODEL_RUNNERS[runner.name].file).parent)):
+            control.log.event("warning", message="the files of the experiment have changed since the run began")
     else:
         if read_status(folder).step:
             control.log.resumed(0)  # killed before its first checkpoint: what it had logged did not last
@@ -111,10 +121,10 @@ def build_trainer(folder: Path, run: dict[str, Any], writer: RunWriter) -> Train
 
 def find_checkpoint(checkpoints: Path, writer: RunWriter) -> FoundCheckpoint | None:
     """The newest whole checkpoint; damaged ones beyond it are set aside, so that nothing takes them for whole."""
+    clear_remainders(checkpoints)
     found = newest_whole_checkpoint(checkpoints)
     if found is not None and found.damaged:
         set_damaged_aside(checkpoints, after=found.step)
-        point_to(checkpoints, "latest", found.folder.name)
         for problem in found.damaged:
             writer.event("warning", message=f"{problem}: set aside; going on from step {found.step}")
     return found

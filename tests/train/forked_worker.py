@@ -39,8 +39,8 @@ def die_in_the_middle_of_save(number: int) -> None:
     checkpoint.torch.save = save  # type: ignore[assignment]
 
 
-def poison(rows: list[list[int]]) -> None:
-    """The model's hidden states are NaN for samples with exactly these tokens."""
+def poison(rows: list[list[int]], factor: float | None = None) -> None:
+    """The model's hidden states are NaN, or `factor` times as large, for samples with exactly these tokens."""
     from lmplay.exp.gpt2ish.model import GPT2
 
     honest = GPT2.hidden
@@ -50,10 +50,28 @@ def poison(rows: list[list[int]]) -> None:
         states = honest(self, x, cache, documents)
         if cache is None and x.shape[1] == poisoned.shape[1]:
             bad = (x[:, None] == poisoned).all(-1).any(-1)  # (B,)
-            states = torch.where(bad[:, None, None], torch.nan, states)
+            states = torch.where(bad[:, None, None], torch.nan if factor is None else states * factor, states)
         return states
 
     GPT2.hidden = hidden
+
+
+def inflate(rows: list[list[int]]) -> None:
+    """Samples with exactly these tokens have a loss that is large."""
+    poison(rows, factor=1000.0)
+
+
+def slow_validation(seconds: float) -> None:
+    """Every piece of the validation text takes its time."""
+    from lmplay.train.update.objective import Objective
+
+    evaluate = Objective._evaluate
+
+    def slow(self: Objective, *arguments: Any) -> Any:
+        time.sleep(seconds)
+        return evaluate(self, *arguments)
+
+    Objective._evaluate = slow  # type: ignore[method-assign]
 
 
 def slow_save(seconds: float) -> None:

@@ -38,9 +38,19 @@ CONFIGURATIONS = {
     "dropout, cosine and a moving average": [
         stage("learn", 120, weights={"pydocs": 1.0}, schedule="cosine", ema=0.9, weight_decay=0.1)
     ],
-    "mixed stages with optimizers of their own": [
-        stage("mixed", 54, weights={"pydocs": 0.6, "verses": 0.4}, mini_batch_size=3, schedule="linear"),
-        stage("alone", 66, weights={"verses": 1.0}, optimizer="sgd", schedule="inverse_sqrt", freeze=["tok_embed"]),
+    "mixed stages with optimizers and arithmetic of their own": [
+        stage(
+            "mixed", 54, weights={"pydocs": 0.6, "verses": 0.4}, mini_batch_size=3, schedule="linear", precision="fp16"
+        ),
+        stage(
+            "alone",
+            66,
+            weights={"verses": 1.0},
+            optimizer="sgd",
+            schedule="inverse_sqrt",
+            freeze=["tok_embed"],
+            ema=0.9,
+        ),
     ],
     "muon and packed documents": [
         stage("learn", 120, weights={"pydocs": 1.0}, optimizer="muon", schedule="wsd", mini_batch_size=4)
@@ -84,11 +94,11 @@ def test_killed_ten_times_and_resumed_is_bit_identical(
     plan.write_text(json.dumps({"version": 1, "datasets": datasets, "stages": stages}))
     sets = ("data.packing=document",) if "packed" in name else ()
 
-    reference = new_run("undisturbed", plan=plan, sets=sets)
+    reference = new_run("undisturbed", plan=plan, sets=sets, force=True)
     assert workers.run(reference) == 0
     expected = figures(reference)
 
-    run = new_run("killed", plan=plan, sets=sets)
+    run = new_run("killed", plan=plan, sets=sets, force=True)
     (run / "metrics.jsonl").touch()
     assert workers.run(run, die_in_the_middle_of_save=3) == -9
     assert any(path.name.endswith(".tmp") for path in (run / "checkpoints").iterdir()), "it died while saving"

@@ -19,16 +19,16 @@ from safetensors.torch import load_file
 from lmplay.data import open_stage
 from lmplay.plans import parse_plan
 from lmplay.runs import read_status
-from lmplay.train.keep.checkpoint import ABOUT, TRAINER_STATE, checkpoint_steps, damage
+from lmplay.train.keep.checkpoint import ABOUT, TRAINER_STATE, checkpoint_steps, damage, remove_checkpoint
 from lmplay.train.keep.checkpoint import _sum as sum_of
 
 NewRun = Callable[..., Path]
 QUICK = ("train.sequence_length=8", "train.save_interval=8", "train.sample_tokens=0", "train.validation_interval=1000")
 
 
-def rows(run: Path) -> dict[int, dict[str, Any]]:
+def rows(run: Path, kind: str = "train") -> dict[int, dict[str, Any]]:
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {row["step"]: row for row in found if row["kind"] == "train"}
+    return {row["step"]: row for row in found if row["kind"] == kind}
 
 
 def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
@@ -48,12 +48,26 @@ def same_weights(run: Path, other: Path) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def without_limit(run: Path) -> None:
+    """The next worker trains to the end of the plan."""
+    asked = json.loads((run / "run.json").read_text())
+    asked["request"]["limits"]["steps"] = None
+    (run / "run.json").write_text(json.dumps(asked))
+
+
+@pytest.fixture(scope="module")
+def made_once() -> list[Path]:
+    return []
+
+
 @pytest.fixture
-def undisturbed(new_run: NewRun, workers: Any) -> Path:
-    """Ten steps, a checkpoint every second one."""
-    run = new_run("undisturbed", sets=QUICK)
-    assert workers.run(run) == 0
-    return run
+def undisturbed(made_once: list[Path], new_run: NewRun, workers: Any) -> Path:
+    """Ten steps, a checkpoint every second one; the same run for all tests, which only look at it."""
+    if not made_once:
+        run = new_run("undisturbed", sets=QUICK)
+        assert workers.run(run) == 0
+        made_once.append(run)
+    return made_once[0]
 
 
 # Checkpoints
@@ -80,9 +94,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(
     run = new_run("damaged", sets=QUICK, limits={"steps": 6})
     assert workers.run(run) == 0
     harm(run / "checkpoints/6" / file)
-    asked = json.loads((run / "run.json").read_text())
-    asked["request"]["limits"]["steps"] = None
-    (run / "run.json").write_text(json.dumps(asked))
+    without_limit(run)
     assert workers.run(run) == 0
     assert events(run, "resumed")[0]["step"] == 4
     assert "checkpoint 6" in events(run, "warning")[0]["message"]
@@ -110,6 +122,28 @@ def test_a_pickle_from_elsewhere_is_refused(tmp_path: Path, new_run: NewRun, wor
     assert "is refused" in read_status(run).reason
 
 
+def test_a_checkpoint_that_was_being_replaced_when_the_power_went_gets_its_name_back(
+    undisturbed: Path, new_run: NewRun, workers: Any
+) -> None:
+    run = new_run("replaced", sets=QUICK, limits={"steps": 4})
+    assert workers.run(run) == 0
+    checkpoints = run / "checkpoints"
+    # What a crash between the two renames leaves of the only checkpoint, and one in the middle of a pointer.
+    remove_checkpoint(checkpoints, 2)
+    (checkpoints / "4").rename(checkpoints / ".4.77.old")
+    (checkpoints / ".4.77.tmp").mkdir()
+    (checkpoints / ".latest.xyz").mkdir()
+    without_limit(run)
+    assert workers.run(run) == 0
+    assert events(run, "resumed")[0]["step"] == 4
+    assert same_weights(run, undisturbed)
+    assert not [path.name for path in checkpoints.iterdir() if path.name.startswith(".")]
+
+    (checkpoints / "best").unlink()  # killed before it was set: the next worker knows
+    assert workers.run(run) == 0
+    assert (checkpoints / "best").resolve().name == "10"
+
+
 def test_a_slow_disk_does_not_hold_the_step(new_run: NewRun, workers: Any) -> None:
     run = new_run("slow", sets=(*QUICK, "train.save_interval=16"))
     assert workers.run(run, slow_save=1.0) == 0
@@ -130,6 +164,25 @@ def test_retention_keeps_the_newest_milestones_ends_of_stages_and_the_best(
     # Five steps a stage: ends at 5 and 10; multiples of 12 samples at 3, 6 and 9.
     assert checkpoint_steps(run / "checkpoints") == [3, 5, 6, 9, 10]
     assert (run / "checkpoints/best").resolve().name == "10"
+
+
+def test_a_disk_with_little_room_holds_the_best_and_the_newest_only(new_run: NewRun, workers: Any) -> None:
+    keep = ("train.keep_checkpoints=0", "train.keep_free_gb=1000000", "train.validation_interval=24")
+    run = new_run("short", sets=(*QUICK, *keep, "train.lr=10"), limits={"steps": 10})
+    assert workers.run(run) == 0
+    best = min((row["loss"], step) for step, row in rows(run, "validate").items() if step)[1]
+    assert checkpoint_steps(run / "checkpoints") == sorted({best, 10})
+
+
+def test_looking_at_the_model_changes_nothing_in_its_training(undisturbed: Path, new_run: NewRun, workers: Any) -> None:
+    looks = ("train.validation_interval=4", "train.sample_tokens=3", "train.diagnostics_interval=8")
+    run = new_run("watched", sets=(*QUICK, *looks))
+    assert workers.run(run) == 0
+    assert sorted(rows(run, "validate")) == list(range(11))
+    seen, unseen = rows(run), rows(undisturbed)
+    assert [seen[step]["loss"] for step in seen] == [unseen[step]["loss"] for step in unseen]
+    assert all("gradient_noise" in seen[step] and "update_ratio.blocks.1" in seen[step] for step in (4, 6, 8, 10))
+    assert same_weights(run, undisturbed)
 
 
 # Full disks
@@ -217,6 +270,21 @@ def test_a_signal_saves_and_has_an_exit_status_of_its_own(number: int, new_run: 
     assert max(rows(run)) == max(checkpoint_steps(run / "checkpoints"))
 
 
+def test_a_signal_does_not_wait_for_a_validation_which_is_made_up_for(
+    undisturbed: Path, new_run: NewRun, workers: Any
+) -> None:
+    run = new_run("validating", sets=QUICK)
+    worker = workers.start(run, slow_validation=0.2)
+    wait_until(lambda: read_status(run).fields.get("activity") == "validating", what="the first validation")
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 128 + signal.SIGTERM
+    assert rows(run, "validate") == {}
+    assert workers.run(run) == 0
+    assert rows(run, "validate")[0]["loss"] == rows(undisturbed, "validate")[0]["loss"]
+    assert same_weights(run, undisturbed)
+
+
 def test_interrupted_twice_it_exits_now(new_run: NewRun, workers: Any) -> None:
     run = new_run("hurried", sets=QUICK)
     worker = workers.start(run, slow_step=20)
@@ -274,6 +342,23 @@ def test_bad_steps_in_a_row_go_back_once_and_leave_their_batches_out(new_run: Ne
         "the batch at row 20",
         "the batch at row 24",
     ]
+
+    # Killed after it went back: nothing of the course that was left is taken up again.
+    killed = new_run("killed", sets=(*QUICK, "train.max_bad_steps=2"))
+    assert workers.run(killed, poison=tokens_of(run, [20, 26]), die_in_the_middle_of_save=4) == -9
+    assert workers.run(killed, poison=tokens_of(run, [20, 26])) == 0
+    assert [event["step"] for event in events(killed, "resumed")] == [4, 4, 4]
+    assert same_weights(killed, run)
+
+
+def test_a_loss_that_jumps_is_marked_in_the_events(
+    small_plan: Callable[..., Path], new_run: NewRun, workers: Any
+) -> None:
+    run = new_run("jumps", plan=small_plan(samples=240), sets=(*QUICK, "train.save_interval=1000"))
+    assert workers.run(run, inflate=tokens_of(run, [222])) == 0
+    (spike,) = events(run, "loss_spike")
+    assert (spike["step"], spike["row"]) == (56, 220)
+    assert spike["loss"] == rows(run)[56]["loss"] > spike["expected"] + 1
 
 
 def test_when_going_back_does_not_help_it_stops_and_names_parameters_samples_and_step(

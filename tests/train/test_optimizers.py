@@ -29,6 +29,10 @@ class Toy(nn.Module):
         self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)) for _ in range(2)])
         self.fc = nn.Linear(8, 11, bias=False)
 
+    @property
+    def output_projection(self) -> nn.Linear:
+        return self.fc
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.tok_embed(x) + self.pos_embed[:, : x.shape[1]]
         for block in self.blocks:
@@ -93,22 +97,44 @@ def test_optimizer_state_survives_a_round_trip_bit_by_bit(name: str) -> None:
         assert torch.equal(value, second.state_dict()[key]), key
 
 
-def test_adamw_without_fusing_is_the_same_rule() -> None:
-    config = TrainConfig(lr=1e-2, weight_decay=0.1)
+def plain_rules(name: str, model: Toy) -> list[torch.optim.Optimizer]:
+    """torch's rules over `model`, neither fused nor grouped by hand-written code: matrices decay, the rest does not."""
+    matrices = [*(block[0].weight for block in model.blocks), model.fc.weight]
+    rest = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    one_by_one = {"foreach": False, "lr": 1e-2}
+    adam = {"betas": (0.9, 0.95), "eps": 1e-8, **one_by_one}
+    match name:
+        case "adamw":
+            return [torch.optim.AdamW(groups, **adam)]
+        case "adam":
+            return [torch.optim.Adam(groups, **adam)]
+        case "adagrad":
+            return [torch.optim.Adagrad(groups, eps=1e-8, **one_by_one)]
+        case "sgd":
+            return [torch.optim.SGD(groups, momentum=0.9, **one_by_one)]
+        case "rmsprop":
+            return [torch.optim.RMSprop(groups, alpha=0.95, eps=1e-8, momentum=0.9, **one_by_one)]
+    assert name == "muon"
+    hidden = [block[0].weight for block in model.blocks]
+    outer = [{"params": [model.fc.weight], "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    muon = torch.optim.Muon(hidden, lr=1e-2, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    return [muon, torch.optim.AdamW(outer, **adam)]
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_every_rule_is_torchs_own_with_decay_on_matrices_only(name: str) -> None:
+    config = TrainConfig(optimizer=name, lr=1e-2, weight_decay=0.1)  # type: ignore[arg-type]
     torch.manual_seed(1)
     model = Toy()
     plain = copy.deepcopy(model)
-    ours = build_optimizer(model, config, CPU)
-    decayed, kept = parameter_groups(plain)
-    theirs = torch.optim.AdamW(
-        [{"params": [p for _, p in decayed]}, {"params": [p for _, p in kept], "weight_decay": 0.0}],
-        lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, foreach=False, fused=False,
-    )  # fmt: skip
+    ours, theirs = build_optimizer(model, config, CPU), plain_rules(name, plain)
     for _ in range(3):
-        for each, rule in ((model, ours), (plain, theirs)):
-            rule.zero_grad()
+        for each, rules in ((model, [ours]), (plain, theirs)):
+            each.zero_grad()
             backward(each)
-            rule.step()
+            for rule in rules:
+                rule.step()
     for key, value in model.state_dict().items():
         torch.testing.assert_close(value, plain.state_dict()[key], rtol=1e-5, atol=1e-7)
 

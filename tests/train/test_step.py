@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lmplay.base.base_model import LMBase
 from lmplay.base.runner_list import get_runner
 from lmplay.data import Batch
+from lmplay.runs import RunWriter, read_run_file
+from lmplay.train import report
 from lmplay.train.config import TrainConfig
 from lmplay.train.feed import DeviceBatch, to_device
 from lmplay.train.update.optimizers import OPTIMIZERS, build_optimizer
 from lmplay.train.update.skipping import step_if
 from lmplay.train.update.step import TrainStep
+from lmplay.train.worker import build_trainer
 
 CPU = torch.device("cpu")
 # Operations whose result the host must have before it can go on, in the names of the dispatcher.
@@ -60,13 +67,38 @@ def test_the_mode_that_forbids_waiting_notices_it() -> None:
             waits(torch.ones(()) if waits in (bool, float) else torch.ones(1))
 
 
-@pytest.mark.parametrize("settings", [{"optimizer": name} for name in sorted(OPTIMIZERS)] + [{"loss": "plain"}])
+OTHERWISE = [{"loss": "plain"}, {"precision": "bf16"}, {"precision": "fp16"}]
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": name} for name in sorted(OPTIMIZERS)] + OTHERWISE)
 def test_nothing_in_the_step_waits_for_the_device(settings: dict[str, Any]) -> None:
     step, given = make_step(**settings), batch(documents=True)
     step(given, 1e-3)
     with NoWaiting():
         result = step(given, 1e-3)
     assert bool(result.finite)
+
+
+def test_between_two_readings_of_the_log_the_whole_loop_waits_for_nothing(
+    new_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Feeding, measuring, averaging and reporting too, as they are on an accelerator."""
+    monkeypatch.setattr(report, "READ_SECONDS", float("inf"))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    run = new_run("flows", sets=("train.ema=0.9", "train.diagnostics_interval=4", "train.grad_clip=0.1"))
+    with RunWriter(run) as writer:
+        trainer = build_trainer(run, read_run_file(run), writer)
+        trainer.report._at_once = False
+        coming = trainer._batches()
+        with NoWaiting():
+            for _ in range(3):
+                trainer._train_on(next(coming))
+        trainer.report.flush()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert all(row["update_ratio.blocks.0"] > 0 for row in rows)
 
 
 def tensors_of(step: TrainStep) -> list[torch.Tensor]:

@@ -120,12 +120,20 @@ def remove_checkpoint(checkpoints: Path, step: int) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
 
 
-def remove_remainders(checkpoints: Path) -> None:
-    """Delete what writers before this one left half-written or half-deleted. Only the run's one writer may call it."""
-    if checkpoints.is_dir():
-        for entry in checkpoints.iterdir():
-            if entry.name.startswith(".") and entry.name.endswith((".tmp", ".old", ".pruned")):
-                shutil.rmtree(entry, ignore_errors=True)
+def clear_remainders(checkpoints: Path) -> None:
+    """Delete what writers before this one left half-written or half-deleted. Only the run's one writer may call it.
+
+    A checkpoint that was being replaced, and whose replacement has not come to its name, gets its name back.
+    """
+    if not checkpoints.is_dir():
+        return
+    for entry in list(checkpoints.iterdir()):
+        if not entry.name.startswith("."):
+            continue
+        if entry.name.endswith(".old") and not (folder := checkpoints / entry.name.split(".")[1]).exists():
+            entry.rename(folder)
+        elif entry.name.endswith((".tmp", ".old", ".pruned")) or entry.name.startswith((".latest.", ".best.")):
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from lmplay.runs import point_to
+from lmplay.runs import point_to, read_pointer
 from lmplay.train.config import TrainConfig
 from lmplay.train.keep.checkpoint import (
     About,
@@ -13,7 +13,6 @@ from lmplay.train.keep.checkpoint import (
     checkpoint_steps,
     read_about,
     remove_checkpoint,
-    remove_remainders,
 )
 from lmplay.train.keep.disk import PatientLog, free_bytes
 from lmplay.train.keep.progress import Progress
@@ -27,13 +26,25 @@ class Keeper:
 
     def __init__(self, checkpoints: Path, log: PatientLog, config: TrainConfig, orders: Orders) -> None:
         checkpoints.mkdir(parents=True, exist_ok=True)
-        remove_remainders(checkpoints)
         self.config = config
         self.saved_step: int | None = None
         self._checkpoints = checkpoints
         self._log = log
         self._orders = orders
         self._saver = BackgroundSaver(checkpoints, on_written=self._after_writing, heed=self._while_waiting)
+
+    def go_on_from(self, progress: Progress) -> None:
+        """The run stands at the checkpoint of `progress`. Later ones are of a course that was left; a crash may have
+        kept the pointers from following the newest.
+        """
+        self.saved_step = progress.step
+        for step in checkpoint_steps(self._checkpoints):
+            if step > progress.step:
+                remove_checkpoint(self._checkpoints, step)
+        for pointer, pointed in (("latest", progress.step), ("best", progress.best_step)):
+            folder = self._checkpoints / str(pointed)
+            if folder.is_dir() and read_pointer(self._checkpoints, pointer) != folder:
+                point_to(self._checkpoints, pointer, folder.name)
 
     def save(self, progress: Progress, take: Callable[[], Content]) -> None:
         """Save what `take` gives unless this very step is saved already; returns while it is still being written."""
