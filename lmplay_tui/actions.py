@@ -185,6 +185,7 @@ ACTIONS: tuple[Action, ...] = (
     A("chat.send", "enter", "Send", "Send what is written.", 1),
     A("chat.newline", "alt+enter,f10", "New line", "A new line in what is written.", 12),
     A("chat.stop", "escape", "Stop", "Stop the answer that is being written.", 2),
+    A("chat.leave", "escape", "Leave field", "To the conversation above, where the keys of screens work.", 2),
     A("chat.retry", "ctrl+t", "Retry", "Answer the last turn again, with another seed.", 3),
     A("chat.edit", "f2", "Edit", "Take the last turn back into the editor.", 4),
     A("chat.branch", "ctrl+n", "Branch", "Go on from here in a new conversation, keeping this one.", 5),

@@ -332,9 +332,9 @@ class Workbench(App[None], inherit_bindings=False):
         names = " and ".join(sorted(binding.description for binding in clashed_bindings))
         self.notify(f"The keymap gives one key to {names} of {type(node).__name__}.", severity="warning")
 
-    def on_unmount(self) -> None:
+    async def on_unmount(self) -> None:
         self.state.save()
-        self.commands.close()
+        await self.commands.close()
 
 
 def _palette() -> type[Provider]:

@@ -89,7 +89,7 @@ class ChatScreen(WorkbenchScreen):
     ChatScreen #say { height: 5; }
     ChatScreen #side { width: 34; height: 1fr; }
     ChatScreen.-narrow #side { width: 28; }
-    ChatScreen #model { height: auto; margin-bottom: 1; }
+    ChatScreen #model { height: auto; margin-top: 1; }
     """
 
     def __init__(self) -> None:
@@ -97,6 +97,9 @@ class ChatScreen(WorkbenchScreen):
         self.store = ChatStore()
         self.first = Speaker("", self._news)
         self.second: Speaker | None = None
+        self._walked: Speaker | None = None
+        """Whose answer is shown token by token."""
+        self._was_writing = False
         self._drawn = 0.0
         self._draw_later = False
         self._newest: int | None = None
@@ -111,6 +114,7 @@ class ChatScreen(WorkbenchScreen):
         self.prompt = Prompt(id="prompt", show_line_numbers=False)
         self.prompt.cursor_blink = False
         self.tokens = TokenView(id="tokens")
+        self.token_pane = Pane(self.tokens, id="token-pane")
         self.model = TextView(id="model")
         self.sliders = {
             name: Slider(label, stops, value=float(settings.get(name, default)), told=told, id=name)
@@ -119,9 +123,9 @@ class ChatScreen(WorkbenchScreen):
         with Horizontal(id="body"):
             with Vertical(id="talk"):
                 yield Horizontal(self.first_pane, self.second_pane, id="answers")
-                yield Pane(self.tokens, title="Token by token", id="token-pane")
+                yield self.token_pane
                 yield Pane(self.prompt, title="Say", id="say")
-            yield Pane(self.model, *self.sliders.values(), title="Model and sampling", id="side")
+            yield Pane(*self.sliders.values(), self.model, title="Sampling and model", id="side")
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -132,9 +136,8 @@ class ChatScreen(WorkbenchScreen):
         self.prompt.focus()
         self._show()
 
-    def on_unmount(self) -> None:
-        for speaker in self._speakers:
-            speaker.engine.kill()
+    async def on_unmount(self) -> None:
+        await asyncio.gather(*(speaker.engine.kill() for speaker in self._speakers))
 
     @property
     def _speakers(self) -> list[Speaker]:
@@ -182,9 +185,14 @@ class ChatScreen(WorkbenchScreen):
                 if speaker is not None:
                     view.show(transcript(speaker, view.size.width or 60, ascii_only=ascii_only))
                     pane.border_title = speaker.title or "Chat"
+            if self._writing != self._was_writing:
+                self._was_writing = self._writing
+                self.refresh_bindings()
             self.model.show(model_lines(self.first, newest=self._newest, mode=self.first.conversation.mode))
-            turns = self.first.conversation.turns
+            walked = self._walked if self._walked in self._speakers else self.first
+            turns = walked.conversation.turns if walked is not None else ()
             self.tokens.show(turns[-1].probabilities if turns else ())
+            self.token_pane.border_title = f"Token by token: {walked.title}" if walked is not None else ""
 
     def on_resize(self, event: events.Resize) -> None:
         super().on_resize(event)
@@ -210,10 +218,10 @@ class ChatScreen(WorkbenchScreen):
 
     def action_send(self) -> None:
         text = self.prompt.text
-        if any(speaker.writing is not None for speaker in self._speakers):
-            self.notify("an answer is being written; escape stops it", timeout=2)
-        elif not self.first.model:
+        if not self.first.model:
             self.notify("choose a model first: f4", timeout=3)
+        elif self._writing:
+            self.notify("an answer is being written; escape stops it", timeout=2)
         elif text.strip():
             self.prompt.text = ""
             self.run_worker(self._ask(text), group="ask")
@@ -236,23 +244,41 @@ class ChatScreen(WorkbenchScreen):
         except OSError as error:
             self.notify(f"the conversation can't be kept: {error.strerror}", severity="warning")
 
+    @property
+    def _writing(self) -> bool:
+        return any(speaker.writing is not None for speaker in self._speakers)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Escape stops an answer; when none is being written it leaves the field."""
+        if action in ("stop", "leave"):
+            return self._writing == (action == "stop")
+        return super().check_action(action, parameters)
+
+    def _free(self) -> bool:
+        """Whether the conversation may be changed now; says so where not."""
+        if any(speaker.busy for speaker in self._speakers):
+            self.notify("an answer is being written; escape stops it", timeout=2)
+            return False
+        return True
+
     def action_stop(self) -> None:
-        busy = [speaker for speaker in self._speakers if speaker.writing is not None]
-        for speaker in busy:
-            self.run_worker(speaker.engine.cancel(), group="cancel")
-        if not busy:
-            self.first_view.focus()
+        for speaker in self._speakers:
+            if speaker.writing is not None:
+                self.run_worker(speaker.engine.cancel(), group="cancel")
+
+    def action_leave(self) -> None:
+        self.first_view.focus()
 
     def action_retry(self) -> None:
         turns = self.first.conversation.turns
-        if turns and not self.first.busy:
+        if turns and self._free():
             for speaker in self._speakers:
                 speaker.conversation = speaker.conversation.without_last()
             self.run_worker(self._ask(turns[-1].text, seed=turns[-1].seed + 1), group="ask")
 
     def action_edit(self) -> None:
         turns = self.first.conversation.turns
-        if turns and not self.first.busy:
+        if turns and self._free():
             for speaker in self._speakers:
                 speaker.conversation = speaker.conversation.without_last()
             self.prompt.text = turns[-1].text
@@ -260,7 +286,7 @@ class ChatScreen(WorkbenchScreen):
             self._show()
 
     def action_branch(self) -> None:
-        if not self.first.busy:
+        if self._free():
             self._keep()
             for speaker in self._speakers:
                 speaker.conversation = branch(speaker.conversation)
@@ -268,15 +294,24 @@ class ChatScreen(WorkbenchScreen):
             self._keep()
 
     def action_mode(self) -> None:
+        if not self._free():
+            return
         mode: Mode = "talk" if self.first.conversation.mode == "continue" else "continue"
         for speaker in self._speakers:
             speaker.take(new_conversation(speaker.model, mode))
         self.notify("talking in turns" if mode == "talk" else "continuing a text", timeout=2)
 
     def action_tokens(self) -> None:
-        shown = not self.has_class("-tokens")
-        self.set_class(shown, "-tokens")
-        (self.tokens if shown else self.prompt).focus()
+        """The tokens of the first answer, of the second where there is one, then none."""
+        if not self.has_class("-tokens"):
+            self._walked = self.first
+        elif self.second is not None and self._walked is self.first:
+            self._walked = self.second
+        else:
+            self._walked = None
+        self.set_class(self._walked is not None, "-tokens")
+        (self.tokens if self._walked is not None else self.prompt).focus()
+        self._show()
 
     # ---- which model, which conversation -----------------------------------------------------------------------------
 

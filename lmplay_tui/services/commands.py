@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _LONGEST_LINE = 64 << 20
+_LEAVE_SECONDS = 1.0
 
 
 class CommandError(Exception):
@@ -80,10 +81,13 @@ class Commands:
             complaint.cancel()
             self._end(process)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End every command that is still going. Workers that were started by them live on."""
-        for process in list(self._running):
+        running = list(self._running)
+        for process in running:
             self._end(process)
+        if running:
+            await asyncio.wait([asyncio.create_task(process.wait()) for process in running], timeout=_LEAVE_SECONDS)
 
     async def _start(
         self, arguments: Sequence[str], environment: Mapping[str, str] | None

@@ -83,10 +83,12 @@ class Engine:
             process.kill()
             await process.wait()
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         """End it at once: the workbench is left."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+        process = self._process
+        if process is not None and process.returncode is None:
+            process.kill()
+        await asyncio.gather(*self._readers)  # they end with it
 
     async def _start(self) -> None:
         await self.close()

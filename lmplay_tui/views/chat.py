@@ -24,7 +24,7 @@ def transcript(speaker: Speaker, width: int, *, ascii_only: bool = False) -> lis
     lines: list[Line] = []
     sign = "> " if ascii_only else "❯ "
     for turn in speaker.conversation.turns:
-        lines += [*_said(turn.text, width, sign), *_answered(turn.answer, width), _about(turn), ()]
+        lines += [*_said(turn.text, width, sign), *_answered(turn.answer, width), *_about(turn, width), ()]
     if speaker.writing is not None:
         cursor = "_" if ascii_only else "▌"
         lines += [*_said(speaker.asked, width, sign), *_answered(speaker.writing + cursor, width), ()]
@@ -50,7 +50,7 @@ def _answered(text: str, width: int) -> list[Line]:
     return [line("  ", *part) for part in wrapped(text.strip("\n") or " ", width - 2)]
 
 
-def _about(turn: Turn) -> Line:
+def _about(turn: Turn, width: int) -> list[Line]:
     parts = [f"{len(turn.tokens)} tokens"]
     if turn.tokens_per_second:
         parts.append(f"{turn.tokens_per_second:.1f} tok/s")
@@ -58,7 +58,8 @@ def _about(turn: Turn) -> Line:
         parts.append(f"first after {turn.time_to_first_token:.2f} s")
     parts.append(f"seed {turn.seed}")
     end = _ENDS.get(turn.stopped_by, turn.stopped_by)
-    return line(("  " + ", ".join(parts) + (f"; {end}" if end else ""), "faint"))
+    told = ", ".join(parts) + (f"; {end}" if end else "")
+    return [line("  ", *part) for part in wrapped(told, width - 2, "faint")]
 
 
 def model_lines(speaker: Speaker, *, newest: int | None, mode: str) -> list[Line]:

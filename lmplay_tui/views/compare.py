@@ -124,15 +124,21 @@ def setting_rows(compared: Compared) -> list[Row]:
     groups = compared.groups
     if len(groups) < 2:
         return []
-    first = groups[0].runs[0].settings
-    keys = dict.fromkeys(key for group in groups[1:] for key in differing(first, group.runs[0].settings))
+    settings = [group.runs[0].settings for group in groups]
+    keys = dict.fromkeys(key for other in settings[1:] for key in differing(settings[0], other))
     rows = []
     for key in keys:
-        values = [_shown(group.runs[0].settings.get(key)) for group in groups]
+        if any(key not in one and _by_stage(one, key) for one in settings):
+            continue  # where one run has it once and another by the stage, it is shown by the stage
+        values = [_shown(one.get(key, one.get(key.partition(".")[2]))) for one in settings]
         ink = "muted" if key in WITHOUT_EFFECT else ""
         cells = [line((value, ink or ("" if value == values[0] else "accent"))) for value in values]
         rows.append(Row(key, (line((key, "muted")), *cells)))
     return rows
+
+
+def _by_stage(settings: Mapping[str, object], key: str) -> bool:
+    return key.startswith("train.") and any(other.endswith(f".{key}") for other in settings)
 
 
 def _shown(value: object) -> str:

@@ -86,6 +86,8 @@ class Chart(Widget, can_focus=True):
         self.picture: Picture | None = None
         self._prepared: Prepared | None = None
         self._strips: dict[int, Strip] = {}
+        self._words = ""
+        """What stands in the middle in place of curves."""
         self._legend: Line = ()
         self._drag: tuple[int, int] | None = None
         self._stale = True
@@ -157,7 +159,9 @@ class Chart(Widget, can_focus=True):
         if legend != self._legend:
             self._legend = legend
             self.refresh(Region(0, 0, self.size.width, 1))
-        if before is None or before.codes.shape != self.picture.codes.shape:
+        words = "" if prepared.has_values else self._empty
+        words_changed, self._words = words != self._words, words
+        if before is None or words_changed or before.codes.shape != self.picture.codes.shape:
             self._strips.clear()
             self.refresh()
             return
@@ -189,7 +193,7 @@ class Chart(Widget, can_focus=True):
         if self.picture is None or y > self.picture.codes.shape[0]:
             return Strip.blank(width, self.rich_style)
         if self._prepared is not None and not self._prepared.has_values and y - 1 == self.picture.plot_height // 2:
-            text = self._empty.center(width - LABEL_WIDTH)
+            text = self._words.center(width - LABEL_WIDTH)
             return to_strip(line((" " * LABEL_WIDTH + text, "muted")), palette, width).apply_style(self.rich_style)
         if y - 1 not in self._strips:
             content = self._row(y - 1)

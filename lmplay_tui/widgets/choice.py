@@ -89,8 +89,10 @@ class Choice(Widget, can_focus=True):
         before, after = ("<", ">") if ascii_only else ("‹", "›")
         ink = "key" if self.has_focus else "faint"
         width = self.size.width
-        chosen = (self.value, "bold" if self.has_focus else "") if self.value else (self.placeholder, "muted")
-        value = fitted(line(chosen), max(1, width - 4))
+        room = max(1, width - 4)
+        shown = _end_of_path(self.value, room, "..." if ascii_only else "…")
+        chosen = (shown, "bold" if self.has_focus else "") if self.value else (self.placeholder, "muted")
+        value = fitted(line(chosen), room)
         strip = to_strip((*line((f"{before} ", ink)), *value, (f" {after}", ink)), palette_of(self.app), width)
         return strip.apply_style(self.rich_style)
 
@@ -107,3 +109,10 @@ class Choice(Widget, can_focus=True):
 
     def on_blur(self) -> None:
         self.refresh()
+
+
+def _end_of_path(value: str, room: int, ellipsis: str) -> str:
+    """Of a path that is too long the end, which tells more; anything else as it is."""
+    if "/" not in value or len(value) <= room:
+        return value
+    return ellipsis + value[len(value) - room + len(ellipsis) :]

@@ -307,10 +307,11 @@ def text_of(app: Workbench) -> str:
 
 async def until(pilot: Pilot[None], condition: Callable[[], bool], *, what: str, seconds: float = 20.0) -> None:
     """Wait until something is so; fails with what stands on the screen."""
-    end = time.monotonic() + seconds
+    end, rest = time.monotonic() + seconds, 0.02
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s for: {what}\n{text_of(pilot.app)}"  # type: ignore[arg-type]
-        await pilot.pause(0.02)
+        await pilot.pause(rest)
+        rest = min(0.2, rest * 1.3)  # what takes long isn't asked so often: the machine has something else to do
 
 
 async def until_text(pilot: Pilot[None], text: str, *, seconds: float = 20.0) -> None:
