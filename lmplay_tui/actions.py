@@ -103,6 +103,8 @@ ACTIONS: tuple[Action, ...] = (
     A("chart.smooth", "s", "Smoothing", "Smooth over more rows; after the most, not at all.", 25),
     A("chart.less_smooth", "a", "Less smoothing", "Smooth over fewer rows."),
     A("chart.fix", "f", "Fix limits", "Keep the limits of the y axis as they are, or let them follow the data."),
+    A("chart.limits", "F", "Limits", "Type the limits of the y axis; nothing lets them follow the data."),
+    A("chart.signs", "b", "Signs", "Draw with braille, with blocks, or with ASCII characters only."),
     A("chart.full", "z", "Full pane", "This chart alone on the whole screen, and back.", 26),
     A("chart.metric", "m", "Figure", "Choose which logged figure this chart shows.", 27),
     A("chart.export", "w", "Write", "Write what is shown as CSV, and as PNG where matplotlib is installed.", 28),

@@ -292,11 +292,17 @@ class Workbench(App[None], inherit_bindings=False):
     def edit(self, file: Path) -> None:
         """Open a file in $EDITOR, the screen stepping aside for it."""
         editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+        problem = ""
         try:
             with self.suspend():
-                subprocess.run([*editor, str(file)], check=False)
-        except (OSError, SuspendNotSupported) as error:
-            self.notify(f"{file} can't be edited here: {error}", severity="error")
+                try:
+                    subprocess.run([*editor, str(file)], check=False)
+                except OSError as error:  # caught in here: the screen only comes back from a suspension that ends well
+                    problem = f"{editor[0]}: {error.strerror or error}"
+        except SuspendNotSupported as error:
+            problem = str(error)
+        if problem:
+            self.notify(f"{file} can't be edited here: {problem}", severity="error", timeout=8)
 
     def action_theme(self) -> None:
         names = sorted(self.available_themes)

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.containers import Container
 
 from lmplay_tui.actions import bindings_for
-from lmplay_tui.screens.base import WorkbenchScreen
+from lmplay_tui.screens.charting import ChartingScreen
 from lmplay_tui.services.commands import CommandError
 from lmplay_tui.services.comparison import Asked, Compared, ComparisonFeed, next_axis
 from lmplay_tui.services.run_store import Snapshot
@@ -36,7 +36,7 @@ from lmplay_tui.widgets.text_view import TextView
 _EMPTY = "Mark runs with space on the list of runs (3), then come back."
 
 
-class CompareScreen(WorkbenchScreen):
+class CompareScreen(ChartingScreen):
     MODE = "compare"
     HELP = (
         "The marked runs on the same axes. Runs that differ in the seed only are one group. Everything is read off "
@@ -60,7 +60,7 @@ class CompareScreen(WorkbenchScreen):
         self._columns: tuple[str, ...] = ()
 
     def compose_body(self) -> ComposeResult:
-        style = "ascii" if self.workbench.options.ascii else "braille"
+        style = self.chart_signs
         self.training = Chart(style=style, id="training", empty="no run is marked")
         self.validation = Chart(style=style, id="validation", empty="no validation yet")
         self.difference = Chart(style=style, id="difference", empty="nothing to hold against each other")
@@ -76,7 +76,7 @@ class CompareScreen(WorkbenchScreen):
             id="charts",
         )
         share = self.workbench.state.get("layout.compare", 0.5)
-        yield Split(charts, self.below, share=share, vertical=True, least=6)
+        yield Split(charts, self.below, share=share, vertical=True, least=6, id="split")
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -152,10 +152,13 @@ class CompareScreen(WorkbenchScreen):
         elif event.what == "full":
             full = not self.has_class("-full")
             self.set_class(full, "-full")
+            self.query_one("#split", Split).set_alone(full)
             for pane in self.query("#charts Pane"):
                 pane.set_class(full and event.chart in pane.children, "-chosen")
         elif event.what == "export":
             self.workbench.export_chart(event.chart, f"compare-{event.chart.id}")
+        else:
+            self.serve_chart(event)
 
     # ---- actions -----------------------------------------------------------------------------------------------------
 

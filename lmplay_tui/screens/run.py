@@ -72,12 +72,11 @@ class RunScreen(SteeringScreen):
     def compose_body(self) -> ComposeResult:
         state = self.workbench.state
         self.head = TextView(id="head")
-        style = "ascii" if self.workbench.options.ascii else "braille"
         figures = [str(name) for name in state.get("run.figures", _FIGURES)]
         self.deck = ChartDeck(
             (figures + _FIGURES)[:4],
             count=state.get("run.charts", 4),
-            style=style,
+            style=self.chart_signs,
             share=state.get("layout.charts", 0.62),
         )
         self.log_view = TextView(id="log", focusable=True, follow=True, wide=True)
@@ -282,6 +281,8 @@ class RunScreen(SteeringScreen):
 
     @on(Chart.Wanted)
     def _chart_wanted(self, event: Chart.Wanted) -> None:
+        if self.serve_chart(event):
+            return
         if event.what == "x_axis":
             now = self.x_axis
             following = X_AXES[(X_AXES.index(now) + 1) % len(X_AXES)] if now in X_AXES else "step"
@@ -293,6 +294,7 @@ class RunScreen(SteeringScreen):
         elif event.what == "full":
             self.deck.full(event.chart)
             self.set_class(self.deck.is_full, "-full")
+            self.query_one("#split", Split).set_alone(self.deck.is_full)
         elif event.what == "figure":
             self.run_worker(self._choose_figure(event.chart), group="dialog")
         else:

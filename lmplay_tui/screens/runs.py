@@ -102,12 +102,11 @@ class RunsScreen(LabellingScreen):
         self._states: str = ""
 
     def compose_body(self) -> ComposeResult:
-        style = "ascii" if self.workbench.options.ascii else "braille"
         self.words = FilterField(placeholder="exp:gpt2ish loss<4 -tag:old lr>=1e-3 state:running", id="filter")
         self.list = Grid(RUN_COLUMNS, empty="reading the runs...", id="runs")
         self.queue = QueueGrid(QUEUE_COLUMNS, id="queue")
         self.preview_head = TextView(id="preview-head")
-        self.preview = Chart(style=style, id="preview-chart")
+        self.preview = Chart(style=self.chart_signs, id="preview-chart")
         self.list_pane = Pane(self.words, self.list, title="Runs")
         self.queue_pane = Pane(self.queue, title="Queue", id="queue-pane")
         self.preview_pane = Pane(self.preview_head, self.preview, title="", id="preview")
@@ -141,6 +140,8 @@ class RunsScreen(LabellingScreen):
 
     def take(self, snapshot: Snapshot) -> None:
         rows = queue_rows(snapshot.queue)
+        if not rows and self.queue.has_focus:
+            self.list.focus()  # the queue goes out of sight
         self.queue.show(rows)
         self.queue_pane.set_class(bool(rows), "-shown")
         current = self.current
@@ -241,6 +242,8 @@ class RunsScreen(LabellingScreen):
     @on(Chart.Wanted)
     def _chart_wanted(self, event: Chart.Wanted) -> None:
         current = self.current
+        if self.serve_chart(event):
+            return
         if event.what == "export" and current is not None:
             self.workbench.export_chart(event.chart, f"{current.name}-loss")
         elif current is not None:

@@ -11,7 +11,7 @@ import sys
 from lmplay.runs import RunSummary, kill_worker, spawn_worker
 from lmplay.utils.errors import LMPlayError
 from lmplay_tui.dialogs.asking import Question, TextDialog, TypedConfirmation
-from lmplay_tui.screens.base import WorkbenchScreen
+from lmplay_tui.screens.charting import ChartingScreen
 
 _CHANGEABLE = (
     "train.lr=1e-4, or another setting that can change while a run goes: train.min_lr_ratio, train.weight_decay, "
@@ -23,7 +23,7 @@ _FOR_LIVE_RUNS = frozenset({"pause", "checkpoint", "validate", "sample", "rate",
 _PAUSED = ("paused", "pausing")
 
 
-class SteeringScreen(WorkbenchScreen):
+class SteeringScreen(ChartingScreen):
     """A screen on which one run is `steered`."""
 
     @property

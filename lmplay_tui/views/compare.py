@@ -149,7 +149,7 @@ def words(compared: Compared, width: int) -> list[Line]:
     """The verdict, then what one should know before believing it."""
     width = max(20, width)
     if compared.result is None:
-        return [line(("Mark runs with space on the list of runs (3), then come back.", "muted"))]
+        return []  # the empty list of results says what to do
     result = compared.result
     found = wrapped(result.verdict, width, "bold" if result.comparable else "warn")
     for note in (*result.notes, *compared.problems):

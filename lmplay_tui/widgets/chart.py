@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,13 +12,12 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from lmplay.stats.ticks import tick_label
 from lmplay_tui.actions import bindings_for
-from lmplay_tui.chart.data import ASCII_MARKS, MARKS, ChartData, value_at
+from lmplay_tui.chart.data import ASCII_MARKS, MARKS, ChartData
+from lmplay_tui.chart.legend import event_near, legend
 from lmplay_tui.chart.picture import LABEL_WIDTH, Ink, Picture, draw, plot_columns
 from lmplay_tui.chart.prepare import Prepared, prepare
 from lmplay_tui.chart.view import AUTO_SHARE, AUTO_SPAN, Limits, View
-from lmplay_tui.figures import short_number
 from lmplay_tui.lines import Line, line, to_strip
 from lmplay_tui.theme import palette_of, series_ink
 
@@ -104,8 +102,9 @@ class Chart(Widget, can_focus=True):
 
     def show_empty(self, text: str) -> None:
         """Show nothing, and say why."""
-        self._empty = text
-        self.show(ChartData())
+        if self.data.curves or text != self._empty:
+            self._empty = text
+            self.show(ChartData())
 
     def look(self, view: View, *, tell: bool = False) -> None:
         """Change how it is looked at."""
@@ -180,9 +179,11 @@ class Chart(Widget, can_focus=True):
         self._prepare()
         self.refresh()
 
-    def set_style(self, style: str) -> None:
-        self._style = style
-        self.redraw()
+    def set_signs(self, style: str) -> None:
+        """Draw with other characters: a key of `lmplay_tui.chart.picture.SIGNS`."""
+        if style != self._style:
+            self._style = style
+            self.redraw()
 
     # ---- drawing -----------------------------------------------------------------------------------------------------
 
@@ -210,40 +211,13 @@ class Chart(Widget, can_focus=True):
         )
 
     def _legend_line(self) -> Line:
-        """The names of the curves, each with its sign and newest value, or the values at the crosshair."""
-        cursor = self.view.cursor
+        cursor, picture = self.view.cursor, self.picture
+        event = ""
+        if cursor is not None and picture is not None:
+            event = event_near(self.data.events, cursor, picture.x_window, picture.plot_width)
         marks = ASCII_MARKS if self._style == "ascii" else MARKS
-        parts: list[Line] = []
-        for (name, series), values in self._newest(cursor).items():
-            ink = series_ink(series)
-            value = short_number(float(np.mean(values))) if values else "-"
-            parts.append(line((f"{marks[series % len(marks)]} {name} ", ink), (value, f"bold {ink}")))
-        where = ""
-        if cursor is not None:
-            where = f"{self.data.x_name} {tick_label(round(cursor, 3))}  "
-            near = self._event_near(cursor)
-            if near:
-                where += f"{near}  "
-        return line(
-            " " * LABEL_WIDTH + " ", (where, "accent"), *(span for part in parts for span in (*part, ("  ", "")))
-        )
-
-    def _newest(self, cursor: float | None) -> dict[tuple[str, int], list[float]]:
-        """(name, series) of the curves with their values at the crosshair, or at the end; curves of one name as one."""
-        found: dict[tuple[str, int], list[float]] = {}
-        for curve in self.data.curves:
-            point = value_at(curve, cursor if cursor is not None else math.inf)
-            found.setdefault((curve.name, curve.series), []).extend([point[1]] if point is not None else [])
-        return found
-
-    def _event_near(self, x: float) -> str:
-        """What happened within a column of the crosshair."""
-        if self.picture is None:
-            return ""
-        low, high = self.picture.x_window
-        reach = (high - low) / self.picture.plot_width
-        near = [event for event in self.data.events if abs(event.x - x) <= reach]
-        return min(near, key=lambda event: abs(event.x - x)).text if near else ""
+        indent = " " * (LABEL_WIDTH + 1)
+        return line(indent, *legend(self.data, cursor, self.size.width - len(indent), marks=marks, event=event))
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
@@ -264,6 +238,12 @@ class Chart(Widget, can_focus=True):
     def shown(self) -> Limits:
         """The part of the x axis in view, in units of the data."""
         return self.picture.x_window if self.picture is not None else (0.0, 1.0)
+
+    @property
+    def y_limits(self) -> Limits:
+        """The part of the y axis in view, in units of the data."""
+        low, high = self.picture.y_limits if self.picture is not None else (0.0, 1.0)
+        return (10.0**low, 10.0**high) if self.view.log_y else (low, high)
 
     def _move_cursor(self, columns: int) -> None:
         if self.picture is not None:
@@ -323,10 +303,14 @@ class Chart(Widget, can_focus=True):
         if self.view.y_window is not None or self.picture is None:
             self.look(replace(self.view, y_window=None), tell=True)
             return
-        low, high = self.picture.y_limits
-        window = (10.0**low, 10.0**high) if self.view.log_y else (low, high)
-        self.look(replace(self.view, y_window=window), tell=True)
+        self.look(replace(self.view, y_window=self.y_limits), tell=True)
         self.notify("limits of the y axis are fixed", timeout=2)
+
+    def action_limits(self) -> None:
+        self._want("limits")
+
+    def action_signs(self) -> None:
+        self._want("signs")
 
     def _want(self, what: str) -> None:
         self.post_message(self.Wanted(self, what))

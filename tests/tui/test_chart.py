@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from textual.pilot import Pilot
 
+from lmplay_tui.app import Workbench
 from lmplay_tui.chart.data import ChartData, Curve, Event, value_at
+from lmplay_tui.chart.legend import event_near, legend
 from lmplay_tui.chart.limits import quantised, span_of
 from lmplay_tui.chart.picture import SIGNS, Ink, Picture, draw, ink_of, plot_columns
 from lmplay_tui.chart.prepare import prepare
 from lmplay_tui.chart.view import View
+from lmplay_tui.lines import plain
+from lmplay_tui.screens.charting import limits_of
+from lmplay_tui.widgets.chart import Chart
+from tests.tui.support import drive, make_app, text_of, until, until_text
 
 X = np.arange(1.0, 2001.0)
 LOSS = 3 + 7 * np.exp(-X / 200)
@@ -174,6 +183,46 @@ def test_the_nearest_point_is_found_from_both_sides() -> None:
     assert value_at(curve, 2.2) == (3.0, 7.0)
     assert value_at(curve, 99.0) == (10.0, 8.0)
     assert value_at(Curve(name="none", x=np.empty(0), y=np.empty(0)), 1.0) is None
+
+
+def test_the_legend_reads_off_all_curves_at_the_crosshair_and_drops_the_event_where_it_is_narrow() -> None:
+    curves = tuple(Curve(name=name, x=X, y=X * factor, series=factor) for name, factor in (("a", 1), ("b", 2)))
+    data = ChartData(curves=curves, events=(Event(x=100.0, kind="saved", text="saved at step 100"),))
+    event = event_near(data.events, 101.0, (0.0, 1000.0), 80)
+    assert event == "saved at step 100"
+    assert event_near(data.events, 200.0, (0.0, 1000.0), 80) == ""
+    assert plain(legend(data, None, 80, marks="ox*")) == "x a 2000  * b 4000"
+    assert plain(legend(data, 100.4, 80, marks="ox*", event=event)) == "step 100  saved at step 100  x a 100  * b 200"
+    assert plain(legend(data, 100.4, 30, marks="ox*", event=event)) == "step 100  x a 100  * b 200"
+
+
+def test_typed_limits_are_two_numbers_in_order_or_nothing() -> None:
+    assert limits_of("2.5, 6") == (2.5, 6.0)
+    assert limits_of("") is None
+    for wrong in ("6 2.5", "1", "a b", "1 inf", "1 2 3"):
+        with pytest.raises(ValueError, match=r"."):
+            limits_of(wrong)
+
+
+def test_what_is_said_of_an_empty_chart_goes_when_there_are_curves(tmp_path: Path) -> None:
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "no run is marked")
+        chart = app.screen.query_one("#training", Chart)
+        chart.focus()
+        chart.show_empty("nothing of it")
+        await until_text(pilot, "nothing of it")
+        chart.show_empty("still nothing")
+        await until_text(pilot, "still nothing")
+        chart.show(ChartData(curves=(Curve(name="loss", x=X, y=LOSS),)))
+        await until(pilot, lambda: "still nothing" not in text_of(app), what="the curve alone")
+        await pilot.press("b")
+        await until(pilot, lambda: "▖" in text_of(app) or "▘" in text_of(app), what="blocks")
+        await pilot.press("F")
+        await until_text(pilot, "Limits")
+        await pilot.press("end", *["backspace"] * 12, *"20", "space", *"30", "enter")
+        await until(pilot, lambda: chart.view.y_window == (20.0, 30.0), what="the typed limits")
+
+    drive(make_app(tmp_path, mode="compare"), do)
 
 
 def test_one_point_and_no_point_and_the_smallest_screen() -> None:

@@ -1,0 +1,48 @@
+"""The line above a chart: its curves with their signs and newest values, or with those at the crosshair."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from lmplay.stats.ticks import tick_label
+from lmplay_tui.chart.data import ChartData, Event, value_at
+from lmplay_tui.chart.view import Limits
+from lmplay_tui.figures import short_number
+from lmplay_tui.lines import Line, joined, line, width_of
+from lmplay_tui.theme import series_ink
+
+_COUNTED = ("step", "samples", "tokens")
+"""Axes on which there is nothing between two whole numbers."""
+
+
+def legend(data: ChartData, cursor: float | None, width: int, *, marks: str, event: str = "") -> Line:
+    """At most what fits into `width` cells; what happened at the crosshair (`event`) is left out first."""
+    parts = []
+    for (name, series), values in _values(data, cursor).items():
+        ink = series_ink(series)
+        value = short_number(float(np.mean(values))) if values else "-"
+        parts.append(line((f"{marks[series % len(marks)]} {name} ", ink), (value, f"bold {ink}")))
+    if cursor is None:
+        return joined(parts, ("  ", ""))
+    place = tick_label(round(cursor) if data.x_name in _COUNTED else round(cursor, 3))
+    where = line((f"{data.x_name} {place}", "accent"))
+    whole = joined([where, line((event, "accent")), *parts], ("  ", ""))
+    return whole if width_of(whole) <= width else joined([where, *parts], ("  ", ""))
+
+
+def _values(data: ChartData, cursor: float | None) -> dict[tuple[str, int], list[float]]:
+    """(name, series) of the curves with their values at the crosshair, or at the end; curves of one name as one."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for curve in data.curves:
+        point = value_at(curve, cursor if cursor is not None else math.inf)
+        found.setdefault((curve.name, curve.series), []).extend([point[1]] if point is not None else [])
+    return found
+
+
+def event_near(events: tuple[Event, ...], x: float, window: Limits, columns: int) -> str:
+    """What happened within a column of an x."""
+    reach = (window[1] - window[0]) / max(1, columns)
+    near = [event for event in events if abs(event.x - x) <= reach]
+    return min(near, key=lambda event: abs(event.x - x)).text if near else ""
