@@ -170,7 +170,13 @@ ACTIONS: tuple[Action, ...] = (
     # ---- 4 run -----------------------------------------------------------------------------------------------------
     A("run.next_run", "right_square_bracket", "Next run", "To the next run of the list.", 31),
     A("run.previous_run", "left_square_bracket", "Previous run", "To the run before it in the list.", 30),
-    A("run.view", "v", "View", "Go on to the next view: log, events, samples, checkpoints, config, machine.", 4),
+    A(
+        "run.view",
+        "v",
+        "View",
+        "Go on to the next view: log, console, events, samples and more.",
+        4,
+    ),
     A("run.find", "slash", "Find", "Find a text in the view below.", 10),
     A("run.find_next", "n", "Find next", "To the next place with that text."),
     A("run.mark", "space", "Mark", "Mark this run for a comparison, or take the mark away.", 11),

@@ -18,18 +18,24 @@ _COUNTED = ("step", "samples", "tokens")
 
 
 def legend(data: ChartData, cursor: float | None, width: int, *, marks: str, event: str = "") -> Line:
-    """At most what fits into `width` cells; what happened at the crosshair (`event`) is left out first."""
-    parts = []
+    """The most that fits into `width` cells: left out first is what happened at the crosshair (`event`), then its
+    place, then the names of the curves.
+    """
+    parts, bare = [], []
     for (name, series), values in _values(data, cursor).items():
         ink = series_ink(series)
         value = short_number(float(np.mean(values))) if values else "-"
-        parts.append(line((f"{marks[series % len(marks)]} {name} ", ink), (value, f"bold {ink}")))
-    if cursor is None:
-        return joined(parts, ("  ", ""))
-    place = tick_label(round(cursor) if data.x_name in _COUNTED else round(cursor, 3))
-    where = line((f"{data.x_name} {place}", "accent"))
-    whole = joined([where, line((event, "accent")), *parts], ("  ", ""))
-    return whole if width_of(whole) <= width else joined([where, *parts], ("  ", ""))
+        mark = marks[series % len(marks)]
+        parts.append(line((f"{mark} {name} ", ink), (value, f"bold {ink}")))
+        bare.append(line((f"{mark} ", ink), (value, f"bold {ink}")))
+    where: Line = ()
+    if cursor is not None:
+        place = tick_label(round(cursor) if data.x_name in _COUNTED else round(cursor, 3))
+        where = line((f"{data.x_name} {place}", "accent"))
+    happened = line((event, "accent")) if event else ()
+    forms = ([where, happened, *parts], [where, *parts], parts, [where, *bare], bare)
+    lines = [joined(form, ("  ", "")) for form in forms]
+    return next((one for one in lines if width_of(one) <= width), lines[-1])
 
 
 def _values(data: ChartData, cursor: float | None) -> dict[tuple[str, int], list[float]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from textual import on
 from textual.app import ComposeResult
+from textual.geometry import Size
 
 from lmplay.runs import RunSummary, resolve_run
 from lmplay.utils.errors import LMPlayError
@@ -27,6 +28,7 @@ from lmplay_tui.views.run import (
     event_rows,
     head_lines,
     machine_lines,
+    nearest_row,
     sample_lines,
 )
 from lmplay_tui.views.run_charts import (
@@ -37,6 +39,7 @@ from lmplay_tui.views.run_charts import (
     nearest_event,
     place_of_event,
 )
+from lmplay_tui.views.run_log import RunLog
 from lmplay_tui.widgets.chart import Chart
 from lmplay_tui.widgets.deck import ChartDeck
 from lmplay_tui.widgets.grid import Grid
@@ -51,7 +54,7 @@ _DISK_SECONDS = 3.0
 
 class RunScreen(SteeringScreen):
     MODE = "run"
-    HELP = "One run: its charts above, and below its log, events, generated samples, checkpoints, settings and machine."
+    HELP = "One run: its charts above; below its log, events, generated samples, checkpoints, settings and machine."
     BINDINGS = bindings_for("run", "steer")
     DEFAULT_CSS = """
     RunScreen #head { height: 4; padding: 0 1; overflow: hidden; }
@@ -66,6 +69,8 @@ class RunScreen(SteeringScreen):
         self._shown_number = -1
         self._summary: RunSummary | None = None
         self._disk_looked = -1e9
+        self._shown_view: tuple[str, RunPicture, Size] | None = None
+        self.run_log = RunLog()
         self._found = ""
         self._found_at = -1
 
@@ -79,7 +84,8 @@ class RunScreen(SteeringScreen):
             style=self.chart_signs,
             share=state.get("layout.charts", 0.62),
         )
-        self.log_view = TextView(id="log", focusable=True, follow=True, wide=True)
+        self.log_view = TextView(id="log", focusable=True, follow=True)
+        self.console = TextView(id="console", focusable=True, follow=True, wide=True)
         self.events = Grid(EVENT_COLUMNS, empty="nothing has happened yet", id="events")
         self.samples = TextView(id="samples", focusable=True)
         self.checkpoints = Grid(CHECKPOINT_COLUMNS, empty="no checkpoint yet; C saves one", id="checkpoints")
@@ -88,6 +94,7 @@ class RunScreen(SteeringScreen):
         self.views = Views(
             {
                 "log": ("Log", self.log_view),
+                "console": ("Console", self.console),
                 "events": ("Events", self.events),
                 "samples": ("Samples", self.samples),
                 "checkpoints": ("Checkpoints", self.checkpoints),
@@ -147,6 +154,7 @@ class RunScreen(SteeringScreen):
 
     def _open(self, summary: RunSummary) -> None:
         self.feed, self.picture, self._shown_number = RunFeed(summary.path), None, -1
+        self.run_log, self._shown_view = RunLog(), None
         self._summary, self._disk_looked = summary, -1e9
         self.deck.forget()
 
@@ -174,6 +182,7 @@ class RunScreen(SteeringScreen):
             return
         self.workbench.requests.look()
         picture = await asyncio.to_thread(feed.look)
+        await asyncio.to_thread(self.run_log.take, picture)
         if feed is not self.feed:
             return  # another run was chosen meanwhile
         self.picture = picture
@@ -211,8 +220,15 @@ class RunScreen(SteeringScreen):
         picture, view = self.picture, self.views.chosen
         if picture is None:
             return
+        what = (view, picture, self.views.size)
+        if what == self._shown_view:
+            return
+        self._shown_view = what
         if view == "log":
-            self.log_view.show([line(text) for text in picture.log] or [line(("nothing printed yet", "muted"))])
+            self.log_view.show(self.run_log.lines or [line(("no step yet", "muted"))])
+        elif view == "console":
+            printed = [line(text) for text in picture.log]
+            self.console.show(printed or [line(("the worker has printed nothing: all is well", "muted"))])
         elif view == "events":
             self.events.show(event_rows(picture.events))
         elif view == "samples":
@@ -259,10 +275,22 @@ class RunScreen(SteeringScreen):
             if chart is not event.chart:
                 chart.look(replace(chart.view, cursor=event.view.cursor, x_window=event.view.x_window))
         self._show_head()
-        if self.picture is not None and event.view.cursor is not None:
-            nearest = nearest_event(self.picture, self.x_axis, event.view.cursor)
-            if nearest is not None:
-                self.events.move_to(str(nearest))
+        self._go_to_crosshair(event.view.cursor)
+
+    def _go_to_crosshair(self, place: float | None) -> None:
+        """Log and events go to what is nearest to it."""
+        picture = self.picture
+        row = nearest_row(picture.train, self.x_axis, place) if picture is not None and place is not None else None
+        if picture is None or place is None or row is None:
+            self.log_view.mark(None)
+            self.log_view.scroll_end(animate=False)
+            return
+        line_of_log = self.run_log.nearest(int(picture.train["step"][row]))
+        if line_of_log is not None:
+            self.log_view.show_marked(line_of_log)
+        nearest = nearest_event(picture, self.x_axis, place)
+        if nearest is not None:
+            self.events.move_to(str(nearest))
 
     @on(Grid.Chosen, "#events")
     def _event_chosen(self, event: Grid.Chosen) -> None:
@@ -342,7 +370,8 @@ class RunScreen(SteeringScreen):
             self.action_find_next()
 
     def action_find_next(self) -> None:
-        view = {"log": self.log_view, "samples": self.samples}.get(self.views.chosen)
+        views = {"log": self.log_view, "console": self.console, "samples": self.samples}
+        view = views.get(self.views.chosen)
         if view is None:
             self._find_in_rows()
             return
@@ -351,8 +380,7 @@ class RunScreen(SteeringScreen):
         for place in (*range(self._found_at + 1, len(lines)), *range(0, self._found_at + 1)):
             if wanted and wanted in plain(lines[place]).casefold():
                 self._found_at = place
-                view.scroll_to(y=max(0, place - 2), animate=False, force=True)
-                view.mark(place)
+                view.show_marked(place)
                 return
         self.notify(f"{self._found!r} is not there", timeout=3)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from lmplay.runs import RunSummary, all_settings, list_checkpoints, read_pointer, read_run_file
 from lmplay.runs.layout import CHECKPOINTS
+from lmplay.stats.history import Rows
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.figures import format_bytes, format_count, format_loss, format_seconds
 from lmplay_tui.columns import Column
@@ -136,11 +137,9 @@ def _figure_line(summary: RunSummary, width: int) -> Line:
 def crosshair_line(picture: RunPicture, x_axis: str, place: float, width: int) -> Line:
     """The row of the log nearest to the crosshair: which step that was, and every figure that it holds."""
     train = picture.train
-    x = train.column(x_axis) if len(train) else np.empty(0)
-    known = np.flatnonzero(np.isfinite(x))
-    if not len(known):
+    row = nearest_row(train, x_axis, place)
+    if row is None:
         return ()
-    row = int(known[np.argmin(np.abs(x[known] - place))])
     parts = [
         line((f"step {int(train.column('step')[row]):,}", "bold accent")),
         line((f"{format_count(float(train.column('tokens')[row]))} tokens", "accent")),
@@ -155,6 +154,13 @@ def crosshair_line(picture: RunPicture, x_axis: str, place: float, width: int) -
                 break
             parts.append(part)
     return joined(parts, ("   ", ""))
+
+
+def nearest_row(train: Rows, x_axis: str, place: float) -> int | None:
+    """The training row nearest to a place on the x axis."""
+    x = train.column(x_axis)
+    known = np.flatnonzero(np.isfinite(x))
+    return int(known[np.argmin(np.abs(x[known] - place))]) if len(known) else None
 
 
 def _notice_line(summary: RunSummary, asked: Sequence[Asked]) -> Line:
@@ -186,7 +192,7 @@ def event_rows(events: Sequence[Mapping[str, Any]], *, most: int = 2000) -> list
     for index in range(len(events) - 1, max(-1, len(events) - 1 - most), -1):
         event = events[index]
         kind = str(event.get("event", "?"))
-        ink = "bad" if kind in ("failed", "refused", "rejected", "killed") else "warn" if kind in _WARNINGS else ""
+        ink = event_ink(kind)
         step = event.get("step")
         rows.append(
             Row(
@@ -195,18 +201,24 @@ def event_rows(events: Sequence[Mapping[str, Any]], *, most: int = 2000) -> list
                     line((clock_of(event.get("clock")), "muted")),
                     line(f"{step:,}" if isinstance(step, int) else ""),
                     line((kind, ink)),
-                    line((_event_text(event), ink or "muted")),
+                    line((event_text(event), ink or "muted")),
                 ),
             )
         )
     return rows
 
 
+_FAILURES = ("failed", "refused", "rejected", "killed")
 _WARNINGS = ("warning", "spike", "expired")
 _SAID_ELSEWHERE = frozenset({"event", "clock", "step", "id", "sample", "sender", "asked", "metrics_bytes"})
 
 
-def _event_text(event: Mapping[str, Any]) -> str:
+def event_ink(kind: str) -> str:
+    return "bad" if kind in _FAILURES else "warn" if kind in _WARNINGS else ""
+
+
+def event_text(event: Mapping[str, Any]) -> str:
+    """What an event says beyond its kind, step and time."""
     if event.get("message"):
         return str(event["message"])
     parts = []

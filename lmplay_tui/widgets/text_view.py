@@ -61,12 +61,19 @@ class TextView(ScrollView):
         if self.follow and at_end:
             self.scroll_end(animate=False, force=True)
 
-    def mark(self, place: int) -> None:
-        """Show one line as found; another mark takes its place."""
+    def mark(self, place: int | None) -> None:
+        """Show one line as found, or none any more; another mark takes its place."""
         for row in (self._marked, place):
             if row is not None:
                 self.refresh(Region(0, row - self.scroll_offset.y, self.size.width, 1))
         self._marked = place
+
+    def show_marked(self, place: int) -> None:
+        """Mark a line and bring it into view."""
+        self.mark(place)
+        top, height = self.scroll_offset.y, max(1, self.size.height)
+        if not top <= place < top + height:
+            self.scroll_to(y=max(0, place - height // 2), animate=False, force=True)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
         return len(self._lines)

@@ -194,6 +194,8 @@ def test_the_legend_reads_off_all_curves_at_the_crosshair_and_drops_the_event_wh
     assert plain(legend(data, None, 80, marks="ox*")) == "x a 2000  * b 4000"
     assert plain(legend(data, 100.4, 80, marks="ox*", event=event)) == "step 100  saved at step 100  x a 100  * b 200"
     assert plain(legend(data, 100.4, 30, marks="ox*", event=event)) == "step 100  x a 100  * b 200"
+    assert plain(legend(data, 100.4, 20, marks="ox*", event=event)) == "x a 100  * b 200"
+    assert plain(legend(data, 100.4, 14, marks="ox*", event=event)) == "x 100  * 200"
 
 
 def test_typed_limits_are_two_numbers_in_order_or_nothing() -> None:

@@ -1,0 +1,107 @@
+"""The run's screen: its log in words, and a crosshair that charts, head, log and events share."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from textual.pilot import Pilot
+
+from lmplay.utils.files import to_json
+from lmplay_tui.app import Workbench
+from lmplay_tui.lines import plain
+from lmplay_tui.screens.run import RunScreen
+from lmplay_tui.services.run_feed import RunFeed
+from lmplay_tui.views.run import crosshair_line, nearest_row
+from lmplay_tui.views.run_log import RunLog
+from tests.tui.support import START, drive, make_app, plant_run, text_of, until, until_text
+
+
+def test_the_log_tells_steps_validations_and_events_in_their_order(tmp_path: Path) -> None:
+    path = plant_run(tmp_path, "first", steps=100, loss=lambda step: math.nan if step == 99 else 3.0)
+    feed, log = RunFeed(path), RunLog()
+    text = [plain(line) for line in log.take(feed.look())]
+    clocks = [line[:8] for line in text]
+    assert clocks == sorted(clocks)
+    assert "started" in text[0]
+    # Rows come every half second; a line a second is enough, but what is wrong is always told.
+    assert sum("step 9" in line for line in text) < 9
+    assert any("step 99" in line and "loss NaN" in line for line in text)
+    validated = next(index for index, line in enumerate(text) if "validation 3.1" in line)
+    assert "step 50" in text[validated]
+    assert "saved" in text[validated + 1]
+    assert plain(log.lines[log.nearest(53) or 0]).split()[2] in ("53", "52", "54")
+    assert log.take(feed.look()) is log.lines  # nothing new: nothing is put into words again
+
+    with (path / "metrics.jsonl").open("a") as file:
+        row = {"kind": "train", "stage": "learn", "step": 101, "samples": 808, "tokens": 103_424, "time": 51.0}
+        file.write(to_json({**row, "clock": START + 51, "loss": 2.5}) + "\n")
+    grown = [plain(line) for line in log.take(feed.look())]
+    assert grown[:-1] == text
+    assert "step 101" in grown[-1]
+
+
+def test_the_row_at_the_crosshair_is_found_over_any_axis(tmp_path: Path) -> None:
+    picture = RunFeed(plant_run(tmp_path, "first", steps=100)).look()
+    for axis, place in (("step", 40.3), ("samples", 322.0), ("tokens", 41_000.0), ("time", 20.1)):
+        row = nearest_row(picture.train, axis, place)
+        assert row is not None
+        assert picture.train["step"][row] == 40
+        told = plain(crosshair_line(picture, axis, place, 120))
+        assert told.startswith("step 40   41.0k tokens   20 s   loss")
+        assert len(plain(crosshair_line(picture, axis, place, 60))) <= 60
+    empty = RunFeed(plant_run(tmp_path, "empty", steps=0)).look()
+    assert crosshair_line(empty, "step", 3.0, 80) == ()
+
+
+def test_the_crosshair_leads_to_log_and_events_and_an_event_to_the_crosshair(tmp_path: Path) -> None:
+    plant_run(tmp_path / "runs", "first", steps=200)
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "● train")
+        assert isinstance(app.screen, RunScreen)
+        screen = app.screen
+        main = screen.deck.main
+        main.look(replace(main.view, cursor=60.0), tell=True)
+        await until_text(pilot, "step 60   61.4k tokens")
+
+        def log_is_there() -> bool:
+            """It has a line a second: that of the step before or after."""
+            lines = text_of(app).splitlines()
+            return any("|grad|" in line and ("step 59" in line or "step 61" in line) for line in lines)
+
+        await until(pilot, log_is_there, what="the log at the crosshair")
+        await pilot.press("v", "v")
+        await until_text(pilot, "checkpoint=200")
+        screen.events.focus()
+        screen.events.move_to("1")  # the first validation
+        await pilot.press("enter")
+        await until(pilot, lambda: main.view.cursor == 50.0, what="the crosshair at the event")
+        await pilot.press("escape")
+        await until(pilot, lambda: main.view.cursor is None, what="no crosshair")
+        await until_text(pilot, "validation 3.1")
+
+    drive(make_app(tmp_path, mode="run"), do)
+
+
+def test_checkpoints_lead_to_a_chat_with_each(tmp_path: Path) -> None:
+    path = plant_run(tmp_path / "runs", "first", steps=200)
+    folder = path / "checkpoints" / "150"
+    folder.mkdir(parents=True)
+    for name in ("model.safetensors", "trainer.pt"):
+        (folder / name).write_bytes(b"0" * 100)
+    (folder / "model.json").write_text(json.dumps({"format": 1}))
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "● train")
+        assert isinstance(app.screen, RunScreen)
+        app.screen.views.choose("checkpoints")
+        await until_text(pilot, "213 B")
+        app.screen.checkpoints.focus()
+        await pilot.press("enter")
+        await until(pilot, lambda: app.current_mode == "chat", what="the chat")
+        await until_text(pilot, "first@150")
+
+    drive(make_app(tmp_path, mode="run"), do)
