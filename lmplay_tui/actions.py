@@ -27,6 +27,8 @@ class Action:
     """The action as Textual calls it, where it isn't the id's name: with arguments, or of another place."""
     changes: bool = False
     """Changes something outside of the screen: not offered with --readonly."""
+    first: bool = False
+    """Done before the widget in focus is asked: what is typed right after it goes to where it leads."""
 
     @property
     def place(self) -> str:
@@ -74,8 +76,15 @@ ACTIONS: tuple[Action, ...] = (
     A("app.no_interrupt", "ctrl+c", "Copy", "Copy the selected text. Never touches training."),
     A("app.theme", "f9", "Next theme", "Change to the next theme; the palette lists them all."),
     A("app.picture", "f12", "Picture", "Save the screen as an SVG picture in the current folder."),
-    A("app.focus_next", "tab", "Next pane", "Go to the next pane.", do="app.focus_next"),
-    A("app.focus_previous", "shift+tab", "Previous pane", "Go to the pane before.", do="app.focus_previous"),
+    A("app.focus_next", "tab", "Next pane", "Go to the next pane.", do="app.focus_next", first=True),
+    A(
+        "app.focus_previous",
+        "shift+tab",
+        "Previous pane",
+        "Go to the pane before.",
+        do="app.focus_previous",
+        first=True,
+    ),
     # ---- lists -----------------------------------------------------------------------------------------------------
     A("grid.up", "up,k", "Up", "To the row above."),
     A("grid.down", "down,j", "Down", "To the row below."),
@@ -258,4 +267,5 @@ def _binding(action: Action) -> Binding:
         id=action.id,
         tooltip=action.help,
         show=action.footer is not None,
+        priority=action.first,
     )

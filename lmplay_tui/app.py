@@ -33,6 +33,7 @@ from lmplay_tui.theme import OWN_THEMES
 if TYPE_CHECKING:
     from textual.command import Provider
     from textual.dom import DOMNode
+    from textual.notifications import SeverityLevel
 
     from lmplay.runs import RunSummary
     from lmplay_tui.screens.base import WorkbenchScreen
@@ -278,6 +279,18 @@ class Workbench(App[None], inherit_bindings=False):
             self.show_run(name)
             self.look_now()
 
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,  # noqa: ARG002 - as Textual calls it
+    ) -> None:
+        """What is told is never markup: it names files, settings and errors, which hold brackets of their own."""
+        super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
+
     def copy(self, text: str) -> None:
         """Copy to the clipboards that can be reached from here, and to a file."""
         self.copy_to_clipboard(text)
@@ -376,7 +389,9 @@ def run(options: Options) -> int:
         print(f"lmplay-tui: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_status
     if app.snapshot is not None and app.return_code == 0:
-        _say_what_goes_on(app)
+        from lmplay_tui.aside import say_what_goes_on
+
+        say_what_goes_on(app.snapshot, app.preparations.look())
     return app.return_code or 0
 
 
@@ -391,14 +406,3 @@ def _aside(options: Options, keymap: dict[str, str]) -> int:
     else:
         serve(options)
     return 0
-
-
-def _say_what_goes_on(app: Workbench) -> None:
-    live = [run.name for run in app.snapshot.runs if run.status.active] if app.snapshot is not None else []
-    if live:
-        some = ", ".join(live[:5]) + (", ..." if len(live) > 5 else "")
-        goes = "1 run goes on" if len(live) == 1 else f"{len(live)} runs go on"
-        print(f"{goes}: {some}. lmplay-tui shows {'it' if len(live) == 1 else 'them'} again.")  # noqa: T201
-    for one in app.preparations.look():
-        if one.state == "running":
-            print(f"The text of {one.name} is prepared further; lmplay-tui shows how far it is.")  # noqa: T201

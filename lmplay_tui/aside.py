@@ -1,14 +1,19 @@
-"""What `lmplay-tui` does without a screen: print the keys, mend a terminal, serve a browser."""
+"""What `lmplay-tui` does without a screen: print the keys, mend a terminal, serve a browser, say what goes on."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from lmplay.utils.errors import LMPlayError
 from lmplay_tui.keymap import key_list
 from lmplay_tui.options import Options
+
+if TYPE_CHECKING:
+    from lmplay_tui.services.preparation import Preparation
+    from lmplay_tui.services.run_store import Snapshot
 
 # In this order: leave synchronised output, the alternate screen and bracketed paste; mouse, focus reports and the
 # extended keyboard off; cursor and colours as they were; scrolling over the whole screen; the usual character set.
@@ -22,6 +27,18 @@ def print_keys(keymap: Mapping[str, str]) -> None:
     """Every action with its keys, as a keymap file."""
     for text in key_list(keymap):
         print(text)  # noqa: T201
+
+
+def say_what_goes_on(snapshot: Snapshot, preparations: Sequence[Preparation]) -> None:
+    """On leaving: which runs and preparations go on without the screen."""
+    live = [run.name for run in snapshot.runs if run.status.active]
+    if live:
+        some = ", ".join(live[:5]) + (", ..." if len(live) > 5 else "")
+        goes = "1 run goes on" if len(live) == 1 else f"{len(live)} runs go on"
+        print(f"{goes}: {some}. lmplay-tui shows {'it' if len(live) == 1 else 'them'} again.")  # noqa: T201
+    for one in preparations:
+        if one.state == "running":
+            print(f"The text of {one.name} is prepared further; lmplay-tui shows how far it is.")  # noqa: T201
 
 
 def reset_terminal() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
 
 from lmplay_tui.actions import bindings_for
@@ -43,7 +44,7 @@ class Dialog(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="-danger" if self._danger else None) as box:
-            box.border_title = self._title
+            box.border_title = Content(self._title)
             yield TextView(self._text)
             yield from self.compose_content()
         yield KeyBar()

@@ -193,10 +193,11 @@ class LaunchScreen(ModalScreen[str | None]):
 
     async def _learn_settings(self) -> None:
         app = self._workbench
-        experiments = [one.name for one in app.index.now.experiments if one.broken is None]
-        self._choices("experiment", experiments)
         self._choices("device", DEVICES)
         try:
+            if not app.index.now.known:
+                await app.index.renew()
+            self._choices("experiment", [one.name for one in app.index.now.experiments if one.broken is None])
             rows, plans = await asyncio.gather(app.commands.json("settings"), app.commands.json("plans"))
         except CommandError as error:
             self._say(str(error), "bad")

@@ -184,7 +184,7 @@ class ChatScreen(WorkbenchScreen):
             ):
                 if speaker is not None:
                     view.show(transcript(speaker, view.size.width or 60, ascii_only=ascii_only))
-                    pane.border_title = speaker.title or "Chat"
+                    pane.entitle(speaker.title or "Chat")
             if self._writing != self._was_writing:
                 self._was_writing = self._writing
                 self.refresh_bindings()
@@ -192,7 +192,7 @@ class ChatScreen(WorkbenchScreen):
             walked = self._walked if self._walked in self._speakers else self.first
             turns = walked.conversation.turns if walked is not None else ()
             self.tokens.show(turns[-1].probabilities if turns else ())
-            self.token_pane.border_title = f"Token by token: {walked.title}" if walked is not None else ""
+            self.token_pane.entitle(f"Token by token: {walked.title}" if walked is not None else "")
 
     def on_resize(self, event: events.Resize) -> None:
         super().on_resize(event)

@@ -116,8 +116,8 @@ class CompareScreen(ChartingScreen):
         self.training.show(training_chart(compared, series))
         self.validation.show(validation_chart(compared, series))
         self.difference.show(difference_chart(compared, series))
-        self.below.border_title = title(compared)
-        self.below.border_subtitle = f"{len(names)} runs, {len(compared.groups)} groups"
+        self.below.entitle(title(compared))
+        self.below.entitle(subtitle=f"{len(names)} runs, {len(compared.groups)} groups")
         self.words.show(words(compared, self.words.size.width or 78))
         self.results.show(result_rows(compared, series, ascii_only=ascii_only), empty=_EMPTY)
         columns = setting_columns(compared)

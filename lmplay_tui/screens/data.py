@@ -209,14 +209,12 @@ class DataScreen(PackedRowScreen):
         running = [one.plan for one in self.preparations.running]
         self.plans.show(plan_rows(self._plans, self.facts.costs, running, ascii_only=ascii_only))
         plan, view = self.current, self.views.chosen
-        self.detail.border_title = plan.name if plan is not None else ""
-        self.detail.border_subtitle = ""
+        self.detail.entitle(plan.name if plan is not None else "", self._subtitle(view))
         width = max(20, self.views.size.width or 60)
         if view == "cache":
             stores = self.facts.stores
             asking = "asking what is prepared..." if stores is None else "nothing is prepared yet"
             self.cache.show(cache_rows(stores or (), clock_now()), empty=self.facts.problems.get(CACHE, asking))
-            self.detail.border_subtitle = cache_title(stores or ())
         elif plan is None:
             for text in (self.stages, self.dataset_text, self.row):
                 text.show(())
@@ -230,6 +228,12 @@ class DataScreen(PackedRowScreen):
             if self.row_key is not None:
                 self._show_dataset(plan.plan, self.row_key, width, ascii_only=ascii_only)
 
+    def _subtitle(self, view: str) -> str:
+        key = self.row_key
+        if view == "cache":
+            return cache_title(self.facts.stores or ())
+        return f"{key.dataset}, {key.packing}, {key.length} tokens" if view == "row" and key is not None else ""
+
     def _show_dataset(self, plan: Plan, key: RowKey, width: int, *, ascii_only: bool) -> None:
         if self.views.chosen == "datasets":
             place = (key.plan, key.dataset)
@@ -237,7 +241,6 @@ class DataScreen(PackedRowScreen):
             spec = plan.datasets[key.dataset]
             self.dataset_text.show(dataset_lines(spec, told, width, note=note, ascii_only=ascii_only))
             return
-        self.detail.border_subtitle = f"{key.dataset}, {key.packing}, {key.length} tokens"
         row = self.facts.rows.get(key)
         if row is not None:
             self.row.show(row_lines(row, width, ascii_only=ascii_only))

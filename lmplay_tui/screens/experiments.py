@@ -108,7 +108,7 @@ class ExperimentsScreen(WorkbenchScreen):
         )
         self.names.show(rows, empty=empty)
         pane = self.query_one("#list-pane", Pane)
-        pane.border_subtitle = f"{len(rows)} of {len(index.now.experiments)}" if self.words.value else f"{len(rows)}"
+        pane.entitle(subtitle=f"{len(rows)} of {len(index.now.experiments)}" if self.words.value else f"{len(rows)}")
 
     def _renew_behind(self) -> None:
         self.begin(self._renew, "renew")
@@ -178,7 +178,7 @@ class ExperimentsScreen(WorkbenchScreen):
 
     def _show_detail(self) -> None:
         one = self.current
-        self.detail.border_title = one.name if one is not None else ""
+        self.detail.entitle(one.name if one is not None else "")
         if one is None:
             self.overview.show(())
             return
@@ -186,7 +186,7 @@ class ExperimentsScreen(WorkbenchScreen):
         index = self.workbench.index
         told = index.description(one.name, rows=self._rows) or index.description(one.name)
         view = self.views.chosen
-        self.detail.border_subtitle = self._subtitle(view)
+        self.detail.entitle(subtitle=self._subtitle(view))
         if view == "overview":
             problem = self._problems.get(one.name, "")
             width = self.detail.size.width or 60
@@ -275,9 +275,17 @@ class ExperimentsScreen(WorkbenchScreen):
         self._renew_behind()
         self.notify("looking for experiments again", timeout=2)
 
-    def action_check(self) -> None:
+    def _sound(self) -> Experiment | None:
+        """The experiment under the cursor, if it can be used; says so where not."""
         one = self.current
-        if one is None or one.broken is not None:
+        if one is not None and one.broken is not None:
+            self.notify(f"{one.name} can't be imported: {one.broken}", severity="warning", timeout=6)
+            return None
+        return one
+
+    def action_check(self) -> None:
+        one = self._sound()
+        if one is None:
             return
         self.views.choose("checks")
         self.run_worker(self._check(one.name), group="check", exclusive=True)
@@ -320,8 +328,8 @@ class ExperimentsScreen(WorkbenchScreen):
         self.begin(self._describe, "describe")
 
     def action_launch(self) -> None:
-        one = self.current
-        if one is not None and one.broken is None:
+        one = self._sound()
+        if one is not None:
             self.workbench.open_launch(experiment=one.name)
 
     def action_edit(self) -> None:
@@ -332,8 +340,8 @@ class ExperimentsScreen(WorkbenchScreen):
             self._renew_behind()
 
     def action_new(self) -> None:
-        one = self.current
-        if one is not None and one.broken is None:
+        one = self._sound()
+        if one is not None:
             self.run_worker(self._new(one.name), group="new", exclusive=True)
 
     async def _new(self, template: str) -> None:

@@ -188,7 +188,7 @@ class RunsScreen(LabellingScreen):
         empty = snapshot.problem or (_EMPTY if not snapshot.runs else "no run matches the filter; escape clears it")
         self.list.show(rows, empty=empty)
         count = f"{len(rows)} of {len(snapshot.runs)}" if how.words else f"{len(rows)}"
-        self.list_pane.border_subtitle = problem or f"{count} runs, {snapshot.live} live"
+        self.list_pane.entitle(subtitle=problem or f"{count} runs, {snapshot.live} live")
         self.words.set_class(bool(problem), "-invalid")
 
     def _arrange_now(self) -> None:
@@ -198,7 +198,7 @@ class RunsScreen(LabellingScreen):
         """Fill the preview with the run under the cursor."""
         if self._feed is None or self._feed.path != run.path:
             self._feed, self._shown_number = RunFeed(run.path), -1
-            self.preview_pane.border_title = run.name
+            self.preview_pane.entitle(run.name)
         feed = self._feed
         picture = await asyncio.to_thread(feed.look)
         if feed is self._feed and picture.number != self._shown_number:

@@ -21,9 +21,10 @@ Costs = Mapping[str, Any]
 
 PLAN_COLUMNS = (
     Column(key="mark", least=1, most=1),
-    Column(key="name", title="plan", flex=1, least=10, most=30),
+    Column(key="name", title="plan", flex=2, least=10, most=30),
     Column(key="tokens", title="tokens", align="right", least=6, most=8),
     Column(key="stages", title="stages", align="right", rank=2, least=6, most=6),
+    Column(key="about", title="description", flex=1, rank=3, least=16, most=90),
 )
 DATASET_COLUMNS = (
     Column(key="mark", least=1, most=1),
@@ -71,7 +72,7 @@ def plan_rows(
 def _plan_row(plan: ShelvedPlan, cost: Costs | None, preparing: bool, *, ascii_only: bool) -> Row:
     if plan.plan is None:
         sign = "!" if ascii_only else "✗"
-        return Row(plan.key, (line((sign, "bad")), line((plan.name, "bad")), (), ()))
+        return Row(plan.key, (line((sign, "bad")), line((plan.name, "bad")), (), (), line((plan.problem, "bad"))))
     share = None
     if cost is not None:
         prepared = [bool(dataset.get("prepared")) for dataset in cost.get("datasets", ())]
@@ -84,6 +85,7 @@ def _plan_row(plan: ShelvedPlan, cost: Costs | None, preparing: bool, *, ascii_o
             line((plan.name, "bold")),
             line((_estimated(tokens, share == 1), "muted")) if tokens else (),
             line((str(len(plan.plan.stages)), "muted")),
+            line((plan.plan.description, "muted")),
         ),
     )
 

@@ -68,7 +68,7 @@ class ChartDeck(Container):
     def set_figure(self, chart: Chart, figure: str) -> None:
         index = self.all.index(chart)
         self.figures[index] = figure
-        self._panes[index].border_title = figure_title(figure)
+        self._panes[index].entitle(figure_title(figure))
 
     def set_count(self, count: int) -> None:
         self.count = count

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Container
+from textual.content import Content
 from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
@@ -51,7 +52,20 @@ class Pane(Container):
         classes: str | None = None,
     ) -> None:
         super().__init__(*children, id=id, classes=classes)
-        self.border_title = title
+        self._titles = ("", "")
+        self.entitle(title)
+
+    def entitle(self, title: str | None = None, subtitle: str | None = None) -> None:
+        """Other titles; None leaves one as it is. They are shown as they are: names of files may hold brackets."""
+        before = self._titles
+        self._titles = (
+            before[0] if title is None else title,
+            before[1] if subtitle is None else subtitle,
+        )
+        if self._titles[0] != before[0]:
+            self.border_title = Content(self._titles[0])
+        if self._titles[1] != before[1]:
+            self.border_subtitle = Content(self._titles[1])
 
     def on_resize(self) -> None:
         self.post_message(self.Resized(self))

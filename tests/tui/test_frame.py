@@ -7,17 +7,21 @@ import re
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 
 from lmplay.utils.errors import WrongUsageError
 from lmplay_tui.actions import ACTIONS, FORBIDDEN_KEYS, SCREENS
 from lmplay_tui.app import Workbench
+from lmplay_tui.dialogs.asking import TextDialog
 from lmplay_tui.dialogs.help import help_lines
 from lmplay_tui.keymap import key_list, read_keymap
 from lmplay_tui.options import parse_options
 from lmplay_tui.state import State
 from lmplay_tui.widgets.bars import KeyBar
-from tests.tui.support import drive, make_app, plant_run, text_of, until_text
+from lmplay_tui.widgets.fields import Field
+from lmplay_tui.widgets.pane import Pane
+from tests.tui.support import FakeCommands, drive, make_app, plant_run, text_of, until, until_text
 
 
 def test_every_action_has_a_name_a_help_and_keys_that_terminals_pass_on() -> None:
@@ -223,3 +227,39 @@ def test_options_are_calmer_over_ssh_and_refuse_nonsense(capsys: pytest.CaptureF
         parse_options(["--fps", "0"], {})
     assert ended.value.code == 2
     assert "--fps takes a number" in capsys.readouterr().err
+
+
+def test_brackets_in_names_and_errors_are_text(tmp_path: Path) -> None:
+    """Textual reads them as markup: an error with `[/a/path]` in it ended the workbench."""
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "gpt2ish_med")
+        app.screen.notify("stages[1]: no [/such/tag] here", severity="error")
+        await until_text(pilot, "stages[1]: no [/such/tag] here")
+        app.screen.query_one("#list-pane", Pane).entitle("a[/b] [bold]")
+        await until_text(pilot, "a[/b] [bold]")
+        app.push_screen(TextDialog("Tags of [/x]", "of [red]"))
+        await until_text(pilot, "Tags of [/x]")
+
+    drive(make_app(tmp_path), do)
+
+
+def test_what_is_typed_right_after_tab_goes_to_the_next_field(tmp_path: Path) -> None:
+    plan = {"stages": [], "datasets": []}
+    commands = FakeCommands({"settings": [], "plans": lambda *arguments: plan if "show" in arguments else []})
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "gpt2ish_med")
+        await pilot.press("l")
+        await until_text(pilot, "overrides")
+        field = app.screen.query_one("#field-seed", Field)
+        field.focus()
+        await pilot.pause()
+        # Without waiting in between, as keys come in from a slow line.
+        for key, character in (("tab", None), ("x", "x"), ("y", "y")):
+            app.post_message(events.Key(key, character))
+        name = app.screen.query_one("#field-name", Field)
+        await until(pilot, lambda: name.value == "xy", what="the text in the next field")
+        assert field.value == ""
+
+    drive(make_app(tmp_path, commands=commands), do)
