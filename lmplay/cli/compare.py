@@ -90,6 +90,7 @@ def _where(result: Comparison) -> str:
 def _facts(result: Comparison) -> list[tuple[str, ...]]:
     """(fact, one cell a group)."""
     standings = result.standings
+    compared = standings if len(standings) > 1 else ()
     settings = list(dict.fromkeys(key for standing in standings for key in standing.settings))
     rows: list[tuple[str, ...]] = [
         ("seeds", *(str(standing.seeds) for standing in standings)),
@@ -101,8 +102,8 @@ def _facts(result: Comparison) -> list[tuple[str, ...]]:
         ("perplexity", *(_number(standing.perplexity, ",.2f") for standing in standings)),
         ("bits per byte", *(_number(standing.bits_per_byte, ".4f") for standing in standings)),
         ("token accuracy", *(_number(standing.accuracy, ".2%") for standing in standings)),
-        ("speed-up, tokens", *(_number(standing.speedup_tokens, ".2f", "x") for standing in standings)),
-        ("speed-up, time", *(_number(standing.speedup_time, ".2f", "x") for standing in standings)),
+        ("speed-up, tokens", *(_number(standing.speedup_tokens, ".2f", "x") for standing in compared)),
+        ("speed-up, time", *(_number(standing.speedup_time, ".2f", "x") for standing in compared)),
         ("parameters", *(format_count(s.parameters) if s.parameters else "" for s in standings)),
         ("FLOPs a token", *(format_count(s.flops_per_token) if s.flops_per_token else "" for s in standings)),
         (

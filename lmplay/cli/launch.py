@@ -22,6 +22,7 @@ from lmplay.runs import (
     resolve_checkpoint,
     runs_root,
     spawn_worker,
+    steered,
     write_run_file,
 )
 from lmplay.train.config import WITHOUT_EFFECT, Limits, TrainConfig
@@ -134,8 +135,11 @@ def _try_to_build(runner: LMRunnerBase, model: Mapping[str, Any]) -> None:
     """Find out now, and not in the worker, that a constructor refuses its arguments."""
     import torch
 
+    from lmplay.base.without_init import WithoutInit
+
     try:
-        with torch.device("meta"):
+        # Nor are weights drawn: the first draw on the meta device loads a second's worth of torch's compiler.
+        with torch.device("meta"), WithoutInit():
             runner.build_model(**model)
     except Exception:  # noqa: BLE001 - some constructors need real tensors: only a real failure is one
         runner.build_model(**model)
@@ -250,8 +254,16 @@ def differences(run: Mapping[str, Any], prepared: Prepared) -> dict[str, tuple[A
     was = (run.get("code") or {}).get("sum", code)
     old = _flat({"request": run["request"], "plan": run["plan"]["content"], "code": was[:8]})
     new = _flat({"request": request, "plan": plan, "code": code[:8]})
+    # What `lmplay ctl set` changed may be typed as it is now, or as it was at first: both mean the run as it stands.
+    typed = {
+        **old,
+        **dict.fromkeys(f"request.{key}" for key in steered(run)),
+        **_flat({"request": run.get("typed_request", {})}),
+    }
     changed = {
-        key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
+        key: (old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if new.get(key) not in (old.get(key), typed.get(key))
     }
     return {key.removeprefix("request."): values for key, values in changed.items()}
 
@@ -295,15 +307,26 @@ def _adopt_changes(path: Path, prepared: Prepared, allowed: set[str]) -> None:
         )
     if changed:
         plan = prepared.plan
+        request = prepared.request.model_dump(mode="json")
         write_run_file(
             path,
             {
                 **run,
-                "request": prepared.request.model_dump(mode="json"),
+                "typed_request": request,
+                "request": _with({key: value for key, value in steered(run).items() if key not in changed}, request),
                 "plan": {"name": plan.name, "folder": str(plan.folder), "content": plan.model_dump(mode="json")},
                 "code": code_state(prepared.experiment_file),
             },
         )
+
+
+def _with(settings: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
+    """`request` with `{"train.lr": 1e-4, ...}` in its tables."""
+    changed = dict(request)
+    for key, value in settings.items():
+        table, _, name = key.partition(".")
+        changed[table] = {**changed[table], name: value}
+    return changed
 
 
 def set_history_aside(prepared: Prepared, name: str) -> Prepared:

@@ -39,7 +39,9 @@ def plot(
     x: str = typer.Option("tokens", help="Axis: tokens, samples, steps, time or flops."),
     baseline: str | None = typer.Option(None, help="Run or group from which differences are taken. [the first]"),
     stage: str | None = typer.Option(None, help="Only this stage of the plan, counted from its beginning."),
-    smooth: float | None = typer.Option(None, min=1.0, help="Rows to smooth over. [1% of a run's rows]"),
+    smooth: float | None = typer.Option(
+        None, min=1.0, help="Rows to smooth over. [1% of a run's rows, more of a short run]"
+    ),
     log_x: bool = typer.Option(False, "--log-x", help="Logarithmic x axis."),
     log_y: bool = typer.Option(False, "--log-y", help="Logarithmic y axis."),
     title: str = typer.Option("", help="Title of the picture."),

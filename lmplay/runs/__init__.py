@@ -31,7 +31,7 @@ from lmplay.runs.resolve import (
     resolve_checkpoint,
     resolve_run,
 )
-from lmplay.runs.settings import all_settings, differing, flat_config
+from lmplay.runs.settings import all_settings, differing, flat_config, steered
 from lmplay.runs.spawn import kill_worker, spawn_worker
 from lmplay.runs.status import ACTIVE, ENDED, FINISHED, STATES, Status, is_live, read_status
 from lmplay.runs.summary import RunSummary, summarize, summarize_all
@@ -79,6 +79,7 @@ __all__ = [
     "resolve_run",
     "runs_root",
     "spawn_worker",
+    "steered",
     "summarize",
     "summarize_all",
     "write_run_file",

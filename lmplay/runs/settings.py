@@ -64,6 +64,12 @@ def all_settings(asked: Mapping[str, Any], *, everything: bool = False) -> dict[
     return settings
 
 
+def steered(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What `lmplay ctl set` changed in the request since it was typed, with the values that hold now."""
+    now, typed = dict(flatten(asked.get("request"))), dict(flatten(asked.get("typed_request", asked.get("request"))))
+    return {key: value for key, value in now.items() if typed.get(key) != value}
+
+
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """The keys that have not the same value in both, in the order of the first."""
     return [key for key in dict.fromkeys((*one, *other)) if one.get(key) != other.get(key)]

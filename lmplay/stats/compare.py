@@ -17,7 +17,7 @@ from lmplay.runs import differing
 from lmplay.stats.curves import AXES, WITHOUT_EFFECT, RunCurve, first_reached, mean_curve
 from lmplay.stats.seeds import Test, bootstrap_interval, holm, paired_test, seeds_needed, single_test, welch_test
 from lmplay.stats.standing import Comparison, Group, Standing
-from lmplay.stats.verdict import verdict_of
+from lmplay.stats.verdict import verdict_alone, verdict_of
 from lmplay.utils.errors import WrongUsageError
 from lmplay.utils.files import to_json
 
@@ -33,8 +33,6 @@ def compare_runs(
     base = _find_baseline(groups, baseline or curves[0].name)
     groups = [base, *(group for group in groups if group is not base)]
     reasons = tuple(reason for run in curves for reason in _why_incomparable(base.runs[0], run, axis, stage))
-    if len(groups) < 2:
-        reasons += ("there is one group of runs only: name at least one more to hold against it",)
     if reasons:
         verdict = f"These runs can't be compared: {'; '.join(dict.fromkeys(reasons))}."
         reasons = tuple(dict.fromkeys(reasons))
@@ -54,9 +52,9 @@ def compare_runs(
         x=x,
         stage=stage,
         comparable=True,
-        notes=tuple(_notes(curves, axis, x)),
+        notes=tuple(_notes(curves, axis, x)) + tuple(_early(standings)),
         standings=standings,
-        verdict=" ".join(standing.verdict for standing in standings if not standing.is_baseline),
+        verdict=" ".join(standing.verdict for standing in standings[1:]) or verdict_alone(standings[0]),
     )
 
 
@@ -196,12 +194,18 @@ def _standing(group: Group, base: Group, axis: str, x: float, test: Test | None,
 
 
 def _needed(group: Group, base: Group, unit: str) -> float | None:
-    """How much of `unit` the group's mean curve takes to the loss with which the baseline's mean curve ends."""
+    """How much of `unit` the group's mean curve takes to the loss with which the baseline's mean curve ends.
+
+    0 when it was there at its first validation already: how long before can't be told.
+    """
     if any(unit not in run.x or run.diverged for run in (*group.runs, *base.runs)):
         return None
     _, base_losses = mean_curve(base.runs, unit)
     x, losses = mean_curve(group.runs, unit)
-    return first_reached(x, losses, float(base_losses[-1])) if len(x) and len(base_losses) else None
+    if not len(x) or not len(base_losses):
+        return None
+    target = float(base_losses[-1])
+    return 0.0 if group is not base and losses[0] <= target else first_reached(x, losses, target)
 
 
 def _ratio(base: float | None, ours: float | None) -> float | None:
@@ -241,3 +245,12 @@ def _notes(curves: Sequence[RunCurve], axis: str, x: float) -> list[str]:
         shortest = min(curves, key=lambda run: run.span(axis)[1])
         notes.append(f"{shortest.name} went the least far: all are compared where it ended")
     return notes
+
+
+def _early(standings: Sequence[Standing]) -> list[str]:
+    base = standings[0].name
+    return [
+        f"{standing.name} had reached the loss with which {base} ends by its first validation: no speed-up can be given"
+        for standing in standings[1:]
+        if standing.needs["tokens"] == 0
+    ]

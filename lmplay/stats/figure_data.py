@@ -67,7 +67,7 @@ class GroupSeries:
 def load_series(
     path: Path, *, axis: str, value: str = "loss", span: float | None = None, stage: str | None = None
 ) -> RunSeries:
-    """Read the run in `path`. `value` names any logged figure; `span` is how many rows to smooth over (1% of all)."""
+    """Read the run in `path`. `value` names any logged figure; `span` is how many rows to smooth over."""
     history = History(path)
     curve = load_curve(path, stage=stage, history=history)
     if value not in history.train and value not in history.validate:
@@ -91,11 +91,16 @@ def load_series(
         curve=curve,
         x=x,
         raw=raw,
-        smoothed=smooth(raw, max(1.0, len(raw) / 100) if span is None else span),
+        smoothed=smooth(raw, usual_span(len(raw)) if span is None else span),
         validation_x=(validate.column(column)[chosen_validate] - origin) * factor,
         validation=validate.column(value)[chosen_validate],
         borders=_borders(train, x) if stage is None else (),
     )
+
+
+def usual_span(rows: int) -> float:
+    """1% of a run's rows; of a short run that is nothing, so ten, and no more than a twentieth of its rows."""
+    return max(1.0, rows / 100, min(10.0, rows / 20))
 
 
 def group_series(

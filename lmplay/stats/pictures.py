@@ -48,7 +48,8 @@ def save_picture(
             _draw_group(curves, group, index)
         _draw_borders(curves, groups)
         curves.set_ylabel(_NAMES.get(value, value.replace("_", " ")))
-        curves.legend(frameon=False)
+        legend = curves.legend(frameon=False, title=_how_to_read(groups), title_fontsize="small")
+        legend.get_title().set_color("0.4")
         if title:
             curves.set_title(title)
         if log_y:
@@ -68,7 +69,8 @@ def save_picture(
         bottom = panels[-1][0]
         bottom.set_xlabel(AXIS_LABELS[axis])
         if log_x:
-            bottom.set_xscale("log")
+            # What has no place there, as the validation before the first step, is left out, not moved to the edge.
+            bottom.set_xscale("log", nonpositive="mask")
         _plain_numbers(bottom.xaxis)
         for panel in panels[:, 0]:
             panel.grid(alpha=0.25)
@@ -99,6 +101,14 @@ def _draw_group(panel: Any, group: GroupSeries, index: int) -> None:
             )
     seeds = f" ({len(group.runs)} seeds)" if len(group.runs) > 1 else ""
     panel.plot([], [], linewidth=1.5, marker="o", markersize=3, label=f"{group.name}{seeds}", **look)
+
+
+def _how_to_read(groups: Sequence[GroupSeries]) -> str | None:
+    """What lines and points are, where both are there."""
+    runs = [run for group in groups for run in group.runs]
+    if not any(len(run.x) for run in runs) or not any(len(run.validation_x) for run in runs):
+        return None
+    return "lines: training, points: validation"
 
 
 def _draw_borders(panel: Any, groups: Sequence[GroupSeries]) -> None:

@@ -39,6 +39,17 @@ def verdict_of(standing: Standing, base: Group, group: Group) -> str:
     return f"{said}{_about_cost(standing, base)}"
 
 
+def verdict_alone(standing: Standing) -> str:
+    """What can be said of one group that is held against nothing."""
+    if standing.validation_loss is None:
+        return f"{standing.name} has diverged."
+    spread = "" if standing.deviation is None else f" ± {standing.deviation:.4f} over {standing.seeds} seeds"
+    return (
+        f"{standing.name} has a validation loss of {standing.validation_loss:.4f}{spread}: name another run or group "
+        "to hold against it."
+    )
+
+
 def _seeds(base: Sized, ours: Sized, standing: Standing) -> str:
     if standing.test == "paired":
         return f"{min(len(base), len(ours))} matched seeds"

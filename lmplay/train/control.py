@@ -186,7 +186,9 @@ class Control:
         self._request = request
         try:
             asked = read_run_file(self._writer.path)
-            write_run_file(self._writer.path, {**asked, "request": request.model_dump(mode="json")})
+            # As typed it stays beside, so that the command that was typed still means this run.
+            typed = {"typed_request": asked.get("typed_request", asked["request"])}
+            write_run_file(self._writer.path, {**asked, **typed, "request": request.model_dump(mode="json")})
         except (OSError, LMPlayError) as error:
             self.log.event("warning", message=f"the change holds, but is not in run.json: {error}")
         self.log.event("changed", step=trainer.course.progress.step, **{"changes": changes})

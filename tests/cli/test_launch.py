@@ -12,7 +12,7 @@ import pytest
 
 from lmplay.cli.launch import Asked, Prepared, prepare, take_run
 from lmplay.exp.gpt2ish.model import GPT2
-from lmplay.runs import RunWriter, read_run_file
+from lmplay.runs import RunWriter, read_run_file, steered, write_run_file
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 
 
@@ -110,3 +110,21 @@ def test_a_new_run_does_not_overwrite_a_name() -> None:
     leave(taken.path, "done")
     with pytest.raises(WrongUsageError, match="choose another --name"):
         take_run(asked(), name="mine", new=True)
+
+
+def test_the_same_words_go_on_with_a_run_whose_settings_were_changed_while_it_ran() -> None:
+    taken = take_run(asked(), name="steered")
+    run = read_run_file(taken.path)
+    changed = {**run["request"], "train": {"lr": 0.25}, "limits": {**run["request"]["limits"], "steps": 9}}
+    write_run_file(taken.path, {**run, "typed_request": run["request"], "request": changed})
+    leave(taken.path, "lost")
+    as_it_is_now = asked(train={"lr": 0.25})
+    for words in (asked(), as_it_is_now):
+        assert not take_run(words, name="steered").is_new
+        assert read_run_file(taken.path)["request"] == changed
+    assert take_run(asked(), name=None).path == taken.path
+    with pytest.raises(WrongUsageError, match=r"train\.lr was 0\.25 and is now 0\.5"):
+        take_run(asked(train={"lr": 0.5}), name="steered")
+    take_run(asked(seed=2), name="steered", allow_change=["seed"])
+    assert steered(read_run_file(taken.path)) == {"train.lr": 0.25, "limits.steps": 9}
+    assert read_run_file(taken.path)["request"] == {**changed, "seed": 2}

@@ -42,6 +42,9 @@ class Recorder:
     def rewind(self, step: int) -> None:
         self.told.append(("back to", step))
 
+    def flush(self) -> None:
+        self.flushed = len(self.told)
+
     def finish(self, *, failed: bool) -> None:
         self.told.append("failed" if failed else "finished")
 
@@ -99,6 +102,7 @@ def test_bridge_that_was_killed_goes_on_where_it_was(run: Path, monkeypatch: pyt
     with RunWriter(run) as writer:
         writer.metrics(*rows(1, 3))
         Bridge(run, "wandb")._tell()
+        assert recorder.flushed == 3, "what the bridge will not tell again has to be safe"
         writer.metrics(*rows(4, 5))
         writer.status(state="failed", error="no")
     Bridge(run, "wandb").follow()

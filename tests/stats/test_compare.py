@@ -176,6 +176,22 @@ def test_stage_is_counted_from_its_beginning(seeds: Path) -> None:
     assert missing.reasons[0] == "base-s0 has no validation in stage 'third' yet"
 
 
+def test_one_group_is_shown_without_a_comparison(seeds: Path) -> None:
+    alone = compare("base-*")
+    assert (alone.comparable, len(alone.standings)) == (True, 1)
+    ends = [validation_lines(seeds / f"base-s{seed}")[2][-1] for seed in range(4)]
+    assert f"{np.mean(ends):.4f} ± {np.std(ends, ddof=1):.4f} over 4 seeds: name another" in alone.verdict
+
+
+def test_speed_up_that_cannot_be_told_is_not_given(seeds: Path) -> None:
+    """A stage that begins below the loss with which the baseline ends it reached that before its first validation."""
+    plant(seeds, "far", experiment="far", margin=-5)
+    found = compare("base-s0", "far", stage="second")
+    assert (found.standings[1].speedup_tokens, found.standings[1].speedup_time) == (None, None)
+    assert found.standings[0].speedup_tokens == 1
+    assert "far had reached the loss with which base-s0 ends by its first validation" in found.notes[-1]
+
+
 def test_edited_model_and_repeated_seed_are_no_further_seeds(seeds: Path) -> None:
     plant(seeds, "base-again", seed=0)
     plant(seeds, "base-lr", seed=7, config={"stages": [{"name": "first", "train": {"lr": 2e-3}}]})

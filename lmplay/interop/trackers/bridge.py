@@ -28,7 +28,7 @@ from lmplay.utils.files import to_json, write_atomically
 POLL_SECONDS = 2.0
 PATIENCE = 8  # failures in a row, with longer and longer pauses between them: about ten minutes
 _POSITION = frozenset({"kind", "stage", "step", "samples", "tokens", "time", "clock"})
-# The tail of a run that is over is worth a while, but not for ever.
+# Told at once; the place in the files is kept after each piece.
 _CHUNK_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class Bridge:
             for row in system:
                 if values := _named("system", row):
                     tracker.log(values, step=self._step, time=_clock_of(row))
+            tracker.flush()
         except BaseException:
             # Told again: twice is better than never.
             offsets, self._rewinds = before

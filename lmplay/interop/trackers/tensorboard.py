@@ -39,6 +39,9 @@ class TensorBoardTracker:
         log = self._event.SessionLog(status=self._event.SessionLog.START)
         self._writer.add_event(self._event.Event(step=step + 1, session_log=log))
 
+    def flush(self) -> None:
+        self._writer.flush()  # by itself it waits two minutes
+
     def finish(self, *, failed: bool) -> None:  # noqa: ARG002 - event files have no such mark
         self._writer.close()
 

@@ -19,6 +19,9 @@ class Tracker(Protocol):
     def rewind(self, step: int) -> None:
         """What was logged after `step` became obsolete."""
 
+    def flush(self) -> None:
+        """What was logged until now is to be seen, and to outlive this process."""
+
     def finish(self, *, failed: bool) -> None:
         """Everything is logged; flush and close."""
 

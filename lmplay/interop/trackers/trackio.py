@@ -31,5 +31,8 @@ class TrackioTracker:
     def rewind(self, step: int) -> None:
         self._run.log({"resumed_from": step}, step=step)
 
+    def flush(self) -> None:
+        """Trackio sends from a thread of its own, several times a second."""
+
     def finish(self, *, failed: bool) -> None:  # noqa: ARG002 - Trackio has no such mark
         self._run.finish()

@@ -38,6 +38,9 @@ class WandbTracker:
     def rewind(self, step: int) -> None:
         self._run.log({"resumed_from": step, "step": step})
 
+    def flush(self) -> None:
+        """W&B sends from a process of its own."""
+
     def finish(self, *, failed: bool) -> None:
         self._run.finish(exit_code=1 if failed else 0)
 
