@@ -6,8 +6,12 @@ are left out: whatever was logged past the checkpoint from which a worker then w
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,8 @@ from lmplay.stats.side_cache import Block, SideCache
 # Lines enough for a block of the side cache; also what is parsed at once, so it bounds memory.
 _BLOCK_BYTES = 4 << 20
 _READ_BYTES = 8 << 20
+# Pieces of a long file that are parsed at a time.
+_PARSERS = min(4, os.cpu_count() or 1)
 
 
 class Rows(Mapping[str, Floats]):
@@ -114,14 +120,14 @@ class History:
     def refresh(self) -> bool:
         """Take in what was added since; True when anything was. Also notices a file that was replaced."""
         generation, changed = self._metrics.generation, False
-        for start, data in self._metrics.read_chunks(size=_READ_BYTES):
+        for end, tables in self._read_rows():
             if self._metrics.generation != generation:
                 generation = self._metrics.generation
                 self._blocks, self._fresh, self._fresh_start = [], [], 0
-            self._fresh.append(parse_chunk(data, start))
+            self._fresh.append(tables)
             changed = True
-            if start + len(data) - self._fresh_start >= _BLOCK_BYTES:
-                self._close_block(start + len(data))
+            if end - self._fresh_start >= _BLOCK_BYTES:
+                self._close_block(end)
         if self._metrics.generation != generation:
             self._blocks, self._fresh, self._fresh_start = [], [], 0
             changed = True
@@ -131,6 +137,27 @@ class History:
         if changed:
             self._publish()
         return changed
+
+    def _read_rows(self) -> Iterator[tuple[int, dict[str, Columns]]]:
+        """What is new as (offset behind it, rows), in order; only what is being parsed is in memory."""
+        chunks = self._metrics.read_chunks(size=_READ_BYTES)
+        first = next(chunks, None)
+        if first is None:
+            return
+        chunks = itertools.chain([first], chunks)
+        if len(first[1]) < _READ_BYTES // 2:  # that is all, as when a run is followed
+            for start, data in chunks:
+                yield start + len(data), parse_chunk(data, start)
+            return
+        waiting: deque[tuple[int, Future[dict[str, Columns]]]] = deque()
+        with ThreadPoolExecutor(_PARSERS) as pool:
+            for start, data in chunks:
+                waiting.append((start + len(data), pool.submit(parse_chunk, data, start)))
+                if len(waiting) > _PARSERS:
+                    end, rows = waiting.popleft()
+                    yield end, rows.result()
+            for end, rows in waiting:
+                yield end, rows.result()
 
     def _close_block(self, end: int) -> None:
         tables = _join(self._fresh)

@@ -1,6 +1,6 @@
 """From JSON lines to columns: the rows of `metrics.jsonl` as float64 arrays, train and validate apart.
 
-Large pieces go through pyarrow's reader, which uses all cores; what that can't take (a torn line in the middle, a key
+Large pieces go through pyarrow's reader, several at a time on as many cores; what that can't take (a torn line, a key
 whose type changes) goes through Python's own, row by row. A test holds the two equal.
 """
 
@@ -124,7 +124,7 @@ def _parse_with_arrow(data: bytes, start: int) -> dict[str, Columns] | None:
     plain = data.replace(b'"NaN"', b"null") if b'"NaN"' in data else data
     try:
         table = pyarrow.json.read_json(
-            pyarrow.BufferReader(plain), read_options=pyarrow.json.ReadOptions(block_size=1 << 20)
+            pyarrow.BufferReader(plain), read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=1 << 20)
         )
     except pyarrow.ArrowInvalid:
         return None
