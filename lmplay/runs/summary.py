@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,19 @@ class RunSummary:
     created: float | None = None
     status: Status = field(default_factory=lambda: Status(state=BROKEN))
     labels: Labels = field(default_factory=Labels)
-    config: Mapping[str, Any] = field(default_factory=dict)
-    """All settings under dotted keys, as `flat_config` gives them."""
+    asked: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What `run.json` holds."""
     cost: Mapping[str, Any] = field(default_factory=dict)
     """`parameters`, `training_flops_per_token` and the like, where `run.json` tells."""
 
     @property
     def name(self) -> str:
         return self.path.name
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """All settings under dotted keys, as `flat_config` gives them; made when asked for: most lists never do."""
+        return flat_config(self.asked)
 
     @property
     def state(self) -> str:
@@ -109,7 +115,7 @@ def summarize(path: Path) -> RunSummary:
         created=float(created) if isinstance(created, int | float) else None,
         status=status,
         labels=read_labels(path),
-        config=flat_config(asked),
+        asked=asked,
         cost=asked["cost"] if isinstance(asked.get("cost"), Mapping) else {},
     )
 

@@ -25,7 +25,7 @@ def summary(
         seed=0,
         status=Status(state=state, loss=loss, tokens=tokens, age=7200.0),  # type: ignore[arg-type]
         labels=Labels(tags=tags, note="second try"),
-        config={"train.lr": more.get("lr", 1e-3), "train.amp": False, "model.num_blocks": 6},
+        asked={"config": {"train": {"lr": more.get("lr", 1e-3), "amp": False}, "model": {"num_blocks": 6}}},
     )
 
 
