@@ -71,7 +71,7 @@ def show(
     if not checkpoints:
         console.print("  none yet")
     console.print("events", style="bold")
-    for row in happened[len(happened) - events :] if events else ():
+    for row in happened[max(0, len(happened) - events) :]:
         console.print(f"  {_event_line(row)}", markup=False, soft_wrap=True)
     if len(happened) > events:
         console.print(f"  ({len(happened) - events} earlier; --events {len(happened)} shows them all)", style="dim")
@@ -222,11 +222,17 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
 
 def _event_line(row: Mapping[str, Any]) -> str:
     details = describe_event(dict(row)) or " ".join(
-        f"{key}={str(value)[:60]}"
+        f"{key}={_brief(value)}"
         for key, value in row.items()
-        if key not in ("event", "clock", "sample", "id", "time")
+        if key not in ("event", "clock", "sample", "id", "time", "asked", "sender") and value != {}
     )
     return f"{_clock(row.get('clock'))}  {row.get('event', '?'):<10}  {details}"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={_brief(item)}" for key, item in value.items())[:120]
+    return f"{value:.5g}" if isinstance(value, float) else str(value)[:60]
 
 
 def _clock(seconds: Any) -> str:

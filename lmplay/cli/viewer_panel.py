@@ -253,7 +253,7 @@ def _figure_grid(view: RunView) -> RenderableType:
     cells = [
         ("loss", format_loss(view.figure("loss"))),
         ("validation", format_loss(view.status.validation_loss)),
-        ("perplexity", f"{perplexity:,.1f}" if isinstance(perplexity, int | float) else "-"),
+        ("perplexity", _perplexity(perplexity)),
         ("tokens/s", format_count(view.figure("tokens_per_second"))),
         ("step", f"{view.status.step:,}"),
         ("tokens", format_count(view.status.tokens)),
@@ -264,3 +264,10 @@ def _figure_grid(view: RunView) -> RenderableType:
     grid.add_row(*shown[:4])
     grid.add_row(*shown[4:])
     return grid
+
+
+def _perplexity(value: Any) -> str:
+    """In the 17 columns that 80 leave for it."""
+    if not isinstance(value, int | float):
+        return "-"
+    return f"{value:,.1f}" if value < 1000 else format_count(value)

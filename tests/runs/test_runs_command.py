@@ -128,6 +128,20 @@ def test_show_tells_everything(here: Here) -> None:
     assert (found["checkpoints"], found["latest"]) == ([], None)
 
 
+def test_show_gives_as_many_of_the_newest_events_as_were_asked_for(runs: Path, here: Here) -> None:
+    with RunWriter(runs / "good") as writer:
+        for step in range(1, 10):
+            writer.event("validated", step=step, loss=1 / 3)
+    shown = {
+        count: here("runs", "show", "good", "--events", str(count)).output.partition("events\n")[2].splitlines()
+        for count in (0, 3, 15)
+    }
+    assert [len(lines) for lines in shown.values()] == [1, 4, 10]
+    assert shown[3][2].split()[2:] == ["validated", "step=9", "loss=0.33333"]
+    assert shown[15][0].split()[2] == "started"
+    assert shown[0] == ["  (10 earlier; --events 10 shows them all)"]
+
+
 @pytest.mark.usefixtures("runs")
 def test_diff_shows_settings_that_differ_and_no_others(here: Here) -> None:
     assert json.loads(here("runs", "diff", "good", "bad", "--json").output) == {"train.lr": [0.001, 0.01]}

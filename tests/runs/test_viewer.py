@@ -24,7 +24,7 @@ StartWorker = Callable[..., int]
 
 
 def console_of(text: io.StringIO, *, terminal: bool = False) -> Console:
-    return Console(file=text, width=100, height=30, force_terminal=terminal, color_system=None)
+    return Console(file=text, width=80, height=24, force_terminal=terminal, color_system=None)
 
 
 def test_piped_viewer_prints_plain_lines_in_the_order_of_steps(run: Path, start_worker: StartWorker) -> None:
@@ -54,7 +54,7 @@ def test_panel_shows_what_a_person_looks_for(run: Path) -> None:
         view.poll()
         text = io.StringIO()
         console_of(text).print(render(view))
-    for expected in ("one", "fake", "running", "stage mix", "40.0%", "8.2500", "8.5000", "4,914.8", "Once upon a time"):
+    for expected in ("one", "fake", "running", "stage mix", "40.0%", "8.2500", "8.5000", "4,915", "Once upon a time"):
         assert expected in text.getvalue(), expected
 
 

@@ -61,6 +61,7 @@ class Bridge:
                 failures = 0
                 if status.finished and not told:
                     self._finish(failed=status.state in ("failed", "lost"))
+                    log.info("%s has been told all of %s", self.name, self.run.name)
                     return 0
             except Exception as error:  # noqa: BLE001 - a tracker may throw anything
                 failures += 1
