@@ -11,6 +11,9 @@ Tokens are targets that count. All alternatives of a table run in turn and ratio
 the peak is that of the fastest step in the fastest square matrix product of the whole table: what else a machine does
 slows both. The peers too find the memory of their last step again, as lmplay has it; by themselves they do not.
 Peak memory is measured in a process of its own for each, above what the process took before the model was built.
+
+On a machine that others use too, the clock says little: with `--cpu-time` all run on one thread, and its own seconds on
+the processor are counted.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ LR = 1e-4
 # What `lmplay run` is held to: (times transformers, times plain, share of the peak).
 TARGETS = {(1024, 2): (1.35, 1.8, 0.82), (256, 4): (1.12, 1.4, 0.88)}
 MEMORY_TARGET = 0.55
+Clock = Callable[[], float]
 Step = Callable[[], int]
 """Makes one update; returns the number of targets."""
 
@@ -77,12 +81,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dropout", type=float, help="of all layers, instead of the model's own")
     parser.add_argument("--rounds", type=int, default=5, help="how often each alternative makes a step")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="cores to use")
+    parser.add_argument("--cpu-time", action="store_true", help="one thread, and its seconds on the processor")
     parser.add_argument("--peers", nargs="*", default=["transformers", "plain"], help="what to hold lmplay against")
     parser.add_argument("--compile", action="store_true", help="also with compiled blocks: a minute more")
     parser.add_argument("--no-memory", action="store_true", help="leave the measurement of memory out")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1 if options.cpu_time else options.threads)
+    clock = time.thread_time if options.cpu_time else time.perf_counter
     if not options.memory_of:
         keep_freed_memory(CPU)
     for size in options.sizes:
@@ -92,20 +98,20 @@ def main(arguments: list[str] | None = None) -> None:
             print(json.dumps(peak_memory(shape, options.memory_of)))
             return
         names = [*options.peers, "lmplay", "lmplay, all logits"] + ["lmplay, compiled"] * options.compile
-        show_speed(shape, names, options.rounds)
+        show_speed(shape, names, options.rounds, clock)
         if not options.no_memory:
             show_memory(shape, [name for name in names if "compiled" not in name], options.threads)
-    show_tiny(options.rounds)
+    show_tiny(options.rounds, clock)
 
 
 # The measurements
 
 
-def show_speed(shape: Shape, names: list[str], rounds: int) -> None:
+def show_speed(shape: Shape, names: list[str], rounds: int, clock: Clock) -> None:
     dropout = "the model's own" if shape.dropout is None else shape.dropout
     print(
-        f"\n{shape.experiment}, {shape.rows} rows of {shape.length} tokens, dropout {dropout}, "
-        f"{torch.get_num_threads()} threads"
+        f"\n{shape.experiment}, {shape.rows} rows of {shape.length} tokens, dropout {dropout}, {threads_of(clock)}",
+        flush=True,
     )
     steps = {name: STEPS[name](shape) for name in names}
     flops = estimate_flops(shape.model(), shape.length).training
@@ -114,10 +120,10 @@ def show_speed(shape: Shape, names: list[str], rounds: int) -> None:
     for turn in range(rounds + 1):
         print(f"round {turn} of {rounds}", file=sys.stderr, flush=True)
         for name, step in steps.items():
-            peak = max(peak, matrix_peak())
-            started = time.perf_counter()
+            peak = max(peak, matrix_peak(clock))
+            started = clock()
             tokens = step()
-            seconds = time.perf_counter() - started
+            seconds = clock() - started
             if turn:  # the first round warms up
                 speeds[name].append(tokens / seconds)
                 print(f"{name}: {tokens / seconds:.0f} tokens/s", file=sys.stderr, flush=True)
@@ -133,15 +139,20 @@ def show_speed(shape: Shape, names: list[str], rounds: int) -> None:
         print(f"targets: {target[0]:.2f}x transformers, {target[1]:.2f}x plain, {target[2]:.0%} of the peak")
 
 
-def matrix_peak(size: int = 2048, times: int = 4) -> float:
+def threads_of(clock: Clock) -> str:
+    counted = f"{torch.get_num_threads()} threads"
+    return counted if clock is time.perf_counter else "one thread's seconds on the processor"
+
+
+def matrix_peak(clock: Clock = time.perf_counter, size: int = 2048, times: int = 4) -> float:
     """FLOP/s of the best of a few square matrix products."""
     a, b = torch.ones(size, size), torch.ones(size, size)
     out = torch.empty(size, size)
     best = 0.0
     for _ in range(times):
-        started = time.perf_counter()
+        started = clock()
         torch.mm(a, b, out=out)
-        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+        best = max(best, 2 * size**3 / (clock() - started))
     return best
 
 
@@ -188,7 +199,7 @@ def resident() -> int:
     return psutil.Process().memory_info().rss
 
 
-def show_tiny(rounds: int) -> None:
+def show_tiny(rounds: int, clock: Clock) -> None:
     """The model of the quickstart, with the data and the batches of its plan."""
     shape = Shape("test_runner", 128, 8, None)
     forms: tuple[LossForm, ...] = ("auto", "plain")
@@ -199,12 +210,15 @@ def show_tiny(rounds: int) -> None:
     ):
         speeds.append([])
         for step in steps:
-            started = time.perf_counter()
+            started = clock()
             step(batch, LR)
-            speeds[-1].append(batch.num_targets / (time.perf_counter() - started))
+            speeds[-1].append(batch.num_targets / (clock() - started))
     own = statistics.median(own for own, _ in speeds[10:])
     ratio = statistics.median(own / plain for own, plain in speeds[10:])
-    print(f"\ntest_runner, 8 rows of 128 tokens: {own:.0f} tokens/s, {ratio:.2f}x of all logits at once")
+    print(
+        f"\ntest_runner, 8 rows of 128 tokens, {threads_of(clock)}: {own:.0f} tokens/s, "
+        f"{ratio:.2f}x of all logits at once"
+    )
 
 
 # The alternatives

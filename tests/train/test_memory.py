@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,33 @@ def test_memory_that_cannot_be_had_is_recognised_and_other_errors_are_not_taken_
         torch.empty(1 << 50)
     with pytest.raises(RuntimeError, match="size"), as_out_of_memory():
         torch.ones(2) + torch.ones(3)
+
+
+MEMORY_AGAIN = """
+import resource, torch
+from lmplay.train.update.memory import give_back_freed_memory, keep_freed_memory
+
+def cleared(times):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        torch.ones(1 << 24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+keep_freed_memory(torch.device("cpu"))
+cleared(3)
+print(cleared(4))
+give_back_freed_memory()
+print(cleared(1))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_a_step_finds_the_memory_of_the_one_before_until_it_is_given_back() -> None:
+    """Counted in pages that the system had to clear for tensors of 64 MiB."""
+    done = subprocess.run([sys.executable, "-c", MEMORY_AGAIN], capture_output=True, text=True, check=True)
+    kept, given_back = map(int, done.stdout.split())
+    assert kept < 1000
+    assert given_back > 100, "huge pages would make it few"
 
 
 def test_auto_is_found_once_and_kept_over_a_resume(new_run: Callable[..., Path], workers: Any) -> None:
