@@ -299,7 +299,8 @@ def _adopt_changes(path: Path, prepared: Prepared, allowed: set[str]) -> None:
         if not is_allowed(key) and not (endless and key.startswith("limits."))
     }
     if refused:
-        listed = ", ".join(f"{key} was {old!r} and is now {new!r}" for key, (old, new) in refused.items())
+        said = {key: ["not set" if value is None else repr(value) for value in pair] for key, pair in refused.items()}
+        listed = ", ".join(f"{key} was {old} and is now {new}" for key, (old, new) in said.items())
         options = " ".join(f"--allow-change {key}" for key in refused)
         raise WrongUsageError(
             f"the run {path.name} was started with other settings ({listed}): "

@@ -49,7 +49,7 @@ def test_a_changed_setting_is_refused_by_name_unless_allowed() -> None:
     changed = asked(seed=2, train={"lr": 0.5})
     with pytest.raises(WrongUsageError) as refused:
         take_run(changed, name="mine")
-    assert "seed was 1 and is now 2" in str(refused.value)
+    assert "seed was 1 and is now 2, train.lr was not set and is now 0.5" in str(refused.value)
     assert "--allow-change seed --allow-change train.lr" in str(refused.value)
     with pytest.raises(WrongUsageError, match=r"\(seed was 1"):
         take_run(changed, name="mine", allow_change=["train.lr"])
