@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 from textual import on
@@ -24,7 +25,6 @@ from lmplay_tui.views.data import (
     PLAN_COLUMNS,
     cache_rows,
     cache_title,
-    clock_now,
     dataset_lines,
     dataset_rows,
     plan_rows,
@@ -214,7 +214,7 @@ class DataScreen(PackedRowScreen):
         if view == "cache":
             stores = self.facts.stores
             asking = "asking what is prepared..." if stores is None else "nothing is prepared yet"
-            self.cache.show(cache_rows(stores or (), clock_now()), empty=self.facts.problems.get(CACHE, asking))
+            self.cache.show(cache_rows(stores or (), time.time()), empty=self.facts.problems.get(CACHE, asking))
         elif plan is None:
             for text in (self.stages, self.dataset_text, self.row):
                 text.show(())

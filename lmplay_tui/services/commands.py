@@ -56,7 +56,8 @@ class Commands:
     ) -> AsyncIterator[Any]:
         """The JSON values that the command prints, as they come: one a line, or with `whole` one in all.
 
-        A command that fails after it printed something (a check that found a fault) is not an error.
+        A command that fails after it printed something (a check that found a fault) is not an error; one that was
+        killed is.
         """
         process = await self._start(arguments, environment)
         assert process.stdout is not None
@@ -75,7 +76,7 @@ class Commands:
                         printed = True
                         yield _parsed(line, arguments)
             status = await process.wait()
-            if status and not printed:
+            if status < 0 or (status and not printed):
                 raise CommandError(_reason(await complaint, status))
         finally:
             complaint.cancel()
@@ -112,7 +113,8 @@ class Commands:
         return process
 
     def _end(self, process: asyncio.subprocess.Process) -> None:
-        self._running.discard(process)
+        """Ask it to end, if it hasn't; it is waited for when the workbench is left."""
+        self._running = {one for one in self._running if one.returncode is None}
         if process.returncode is None:
             try:
                 os.killpg(process.pid, signal.SIGTERM)
@@ -136,7 +138,7 @@ def _parsed(text: bytes, arguments: Sequence[str]) -> Any:
 
 
 def _reason(complaint: bytes, status: int) -> str:
+    if status < 0:
+        return f"ended by {signal.Signals(-status).name}"
     lines = [line.strip() for line in complaint.decode(errors="replace").splitlines() if line.strip()]
-    if lines:
-        return lines[-1].removeprefix("lmplay: ")
-    return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    return lines[-1].removeprefix("lmplay: ") if lines else f"ended with status {status}"

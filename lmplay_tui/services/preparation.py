@@ -104,7 +104,7 @@ class Preparations:
     def start(self, plan: str) -> None:
         """Begin, or go on after an interruption. Raises `LMPlayError`."""
         known = self._known()
-        if plan in known and self._picture(known[plan]).state == "running":
+        if plan in known and not known[plan].finished and is_alive(known[plan].job):
             raise LMPlayError(f"{plan} is being prepared already")
         folder = self._folder / hashlib.sha256(plan.encode()).hexdigest()[:12]
         try:
@@ -137,11 +137,12 @@ class Preparations:
                 return  # it ended in this moment
 
     def dismiss(self) -> None:
-        """Forget those that have ended."""
-        for one in list(self._known().values()):
-            if self._picture(one).state != "running":
-                self._forget(one)
-        self.look()
+        """Forget those that had ended when they were last looked at."""
+        known = self._known()
+        for one in self.now:
+            if one.state != "running" and one.plan in known:
+                self._forget(known[one.plan])
+        self.now = self.running
 
     def look(self) -> tuple[Preparation, ...]:
         """How far each is; the same object as before when nothing has changed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -365,7 +364,3 @@ def _step_line(one: Preparation, step: Step, width: int, *, ascii_only: bool) ->
     room = width - sum(len(text) for text, _ in (*name, *right)) - 2
     bar = progress_bar(step.share, min(room, 40), ascii_only=ascii_only, ink="good") if room >= 6 else ()
     return (*name, ("  ", ""), *bar, *right) if bar else spread(name, right, width)
-
-
-def clock_now() -> float:
-    return time.time()
