@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,8 +18,11 @@ from lmplay.checks.subject import LENGTH, ROWS, Subject, mode
 TOLERANCE = 1e-3
 """Of the spread of the logits. Kernels for one token and for many round differently; a wrong position is far off."""
 SINGLES = 12
+LARGEST_LOGITS = 2**30
+"""Bytes of the full pass that several rows are held against; rows of a longer model end where theirs are full."""
 
 CacheKind = Literal["make_cache", "plain list"]
+BOTH: tuple[CacheKind, ...] = ("make_cache", "plain list")
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,17 @@ def check_cache(subject: Subject) -> CheckResult:
             "without it, each generated token costs a pass over the whole text",
         )
     whole = model.max_len
-    long = subject.text(1, whole).tokens
+    reach = min(whole, max(LENGTH, LARGEST_LOGITS // (4 * ROWS * model.vocab_size)))
     batch = subject.text(ROWS, min(whole, LENGTH)).tokens
+    courses = [(subject.text(1, whole).tokens, BOTH), (batch, BOTH)]
+    if reach > LENGTH:
+        courses.append((subject.text(ROWS, reach).tokens, BOTH[:1]))
     largest_seen, nbytes = 0.0, 0
     with torch.no_grad(), mode(model, training=False):
-        for rows, tokens in ((1, long), (ROWS, batch)):
+        for tokens, kinds in courses:
+            rows, length = tokens.shape
             expected = model(tokens)
-            for trial in trials(rows, tokens.size(1)):
+            for trial in trials(rows, length, kinds):
                 outcome = run_trial(model, trial, tokens, expected)
                 if isinstance(outcome, CheckResult):
                     return outcome
@@ -65,6 +73,7 @@ def check_cache(subject: Subject) -> CheckResult:
     if padded is not None and not padded.ok:
         return padded
     said = f"equal to {largest_seen:.1g}: rows 1 and {ROWS}, token by token and in chunks, up to position {whole}"
+    said += f" ({ROWS} rows up to {reach})" if reach < whole else ""
     said += "; left padding too" if padded is not None else ""
     return passed(f"{said}; {nbytes / 2**20:.1f} MiB a cache of {whole}" if nbytes else said)
 
@@ -75,7 +84,7 @@ def takes_cache(model: LMBase) -> bool:
     return len(positional) > 1 or any(p.kind is p.VAR_POSITIONAL for p in positional)
 
 
-def trials(rows: int, length: int) -> list[Trial]:
+def trials(rows: int, length: int, kinds: Sequence[CacheKind]) -> list[Trial]:
     """From an empty cache token by token; then chunks with single tokens between them until the cache is full."""
     singles = (1,) * min(SINGLES, length)
     quarter = max(1, length // 4)
@@ -86,7 +95,6 @@ def trials(rows: int, length: int) -> list[Trial]:
         if min(size, room) > 0:
             chunks.append(min(size, room))
     found: list[Trial] = []
-    kinds: tuple[CacheKind, ...] = ("make_cache", "plain list")
     for kind in kinds:
         found.append(Trial(singles, rows, kind))
         found.append(Trial(tuple(chunks), rows, kind))

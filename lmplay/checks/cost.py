@@ -11,7 +11,8 @@ from lmplay.checks.subject import Subject
 def check_cost(subject: Subject) -> CheckResult:
     """Parameters by part, FLOPs a token, memory, and the largest mini-batch that fits into the device now."""
     model = build_skeleton(subject.runner, **subject.settings)
-    parameters, flops, memory = count_parameters(model), estimate_flops(model), estimate_memory(model)
+    parameters, flops = count_parameters(model), estimate_flops(model)
+    memory = estimate_memory(model, device_type=subject.device.type)
     parts = ", ".join(f"{name} {millions(count)}" for name, count in parameters.by_part.items() if count >= 10_000)
     free = free_memory(subject.device)
     fits = largest_mini_batch(model, free, device_type=subject.device.type)
