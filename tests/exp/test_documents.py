@@ -20,7 +20,17 @@ def test_every_check_has_its_row() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["adding_an_experiment", "checks", "models", "performance", "reproducibility", "training", "verified"]
+    "page",
+    [
+        "adding_an_experiment",
+        "checks",
+        "models",
+        "performance",
+        "reproducibility",
+        "training",
+        "transformers",
+        "verified",
+    ],
 )
 def test_commands_and_links_of_the_page_exist(page: str) -> None:
     text = (DOCS / f"{page}.md").read_text()

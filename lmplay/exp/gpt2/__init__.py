@@ -1,0 +1,1 @@
+"""GPT-2 as it was published, for its weights and as a second baseline."""
