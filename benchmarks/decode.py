@@ -17,6 +17,7 @@ import argparse
 import copy
 import os
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -31,6 +32,7 @@ from lmplay.generate.weights import prepare_for_inference, weight_bytes
 
 PROMPT = 8
 STEPS = 16
+PARTS = ("decoding", "first-token", "positions", "second-turn", "sampling")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,6 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=64, help="new tokens a text")
     parser.add_argument("--rounds", type=int, default=5, help="how often each alternative runs")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="cores to use")
+    parser.add_argument("--only", action="append", choices=PARTS, help="measure this part alone; may be repeated")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -46,12 +49,16 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{options.experiment}, {weight_bytes(plain) / 1e6:.0f} MB of weights, {options.threads} threads")
     kinds = {kind: prepared(plain, kind) for kind in ("float32", "bfloat16", "int8")}
     peer = as_transformers(plain)
+    parts = {
+        "decoding": partial(show_decoding, plain, kinds, peer, options.tokens, options.rounds),
+        "first-token": partial(show_first_token, kinds, peer, options.rounds),
+        "positions": partial(show_positions, kinds, options.rounds),
+        "second-turn": partial(show_second_turn, kinds["float32"], options.rounds),
+        "sampling": partial(show_sampling, kinds, options.tokens, options.rounds),
+    }
     with torch.inference_mode():
-        show_decoding(plain, kinds, peer, options.tokens, options.rounds)
-        show_first_token(kinds, peer, options.rounds)
-        show_positions(kinds, options.rounds)
-        show_second_turn(kinds["float32"], options.rounds)
-        show_sampling(kinds, options.tokens, options.rounds)
+        for name in options.only or PARTS:
+            parts[name]()
 
 
 def prepared(model: LMBase, kind: str) -> LMBase:
@@ -93,7 +100,7 @@ def show_first_token(kinds: dict[str, LMBase], peer: nn.Module, rounds: int) -> 
     for length in (64, 512, 1000):
         print(f"\nfirst token of a prompt of {length}")
         alternatives: dict[str, Callable[[], object]] = {"transformers": peer_generates(peer, length, 1)}
-        alternatives |= {kind: generates(model, length, 1) for kind, model in kinds.items() if kind != "bfloat16"}
+        alternatives |= {kind: generates(model, length, 1) for kind, model in kinds.items()}
         show(compare(alternatives, rounds=max(3, rounds - 2)))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -28,6 +29,8 @@ SMALL_WEIGHT = 2**17
 # Without instructions for it, torch multiplies bfloat16 matrices 5-10 times slower than float32 ones; only the product
 # with one or two rows is limited by memory and gains.
 BFLOAT16_ROWS = 2
+# Of the two int8 kernels the one reads a weight faster for few rows, the other multiplies many rows twice as fast.
+FEW_ROWS = 8
 
 
 def prepare_for_inference(model: LMBase, weights: str = "float32") -> str:
@@ -50,7 +53,7 @@ def prepare_for_inference(model: LMBase, weights: str = "float32") -> str:
     elif weights == "float32":
         _replace_linears(model, SplitLinear, at_least=SMALL_WEIGHT)
     else:
-        _replace_linears(model, BFloat16Linear if weights == "bfloat16" else Int8Linear)
+        _replace_linears(model, bfloat16_layer() if weights == "bfloat16" else Int8Linear)
     return weights
 
 
@@ -66,7 +69,9 @@ def weight_bytes(model: nn.Module) -> int:
     """Bytes of the weights that one token reads: all parameters but the tables that a token looks up one row of."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     shortened = sum(
-        module.weight_bytes for module in model.modules() if isinstance(module, BFloat16Linear | Int8Linear)
+        module.weight_bytes
+        for module in model.modules()
+        if isinstance(module, BFloat16Linear | PackedBFloat16Linear | Int8Linear)
     )
     return shortened + sum(parameter.nbytes for parameter in model.parameters() if id(parameter) not in tables)
 
@@ -102,8 +107,13 @@ def _parts_wanted() -> int:
     return max(2, 1 << (torch.get_num_threads() - 1).bit_length())
 
 
+def bfloat16_layer() -> type[BFloat16Linear | PackedBFloat16Linear]:
+    """The layer for this processor: packed where it has instructions for bfloat16."""
+    return PackedBFloat16Linear if torch.cpu._is_avx512_bf16_supported() else BFloat16Linear
+
+
 class BFloat16Linear(nn.Module):
-    """A linear layer with weights in bfloat16; results are float32. For the CPU."""
+    """A linear layer with weights in bfloat16; results are float32. For a CPU without instructions for bfloat16."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -130,11 +140,38 @@ class BFloat16Linear(nn.Module):
         return product if self.bias is None else product + self.bias
 
 
+class PackedBFloat16Linear(nn.Module):
+    """The same numbers as `BFloat16Linear`'s, on a CPU that multiplies bfloat16: the weight lies in oneDNN's blocks.
+
+    Unpacked, each product would put the weight into blocks first, which takes longer than one with a single row.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.bias: Tensor | None = linear.bias
+        short = linear.weight.detach().to(torch.bfloat16)
+        self.weight_bytes = short.nbytes
+        # Not a buffer: the blocks are opaque, and can be neither moved nor saved.
+        self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(short, 1)
+
+    @property
+    def weight(self) -> Tensor:
+        """In float32, made anew at each look, for models that use it by hand."""
+        return self._packed.to_dense().float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        short = x.to(torch.bfloat16)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(short, self._packed, None, "none", [], "").float()
+        return product if self.bias is None else product + self.bias
+
+
 class Int8Linear(nn.Module):
     """A linear layer with int8 weights, one scale for each output, and inputs quantised as they come. For the CPU.
 
     Inputs get 7 bits, which the kernels of processors without VNNI need so as not to overflow. Each row is scaled to
-    its own range first: one row's outliers cost its neighbours nothing.
+    its own range first: one row's outliers cost its neighbours nothing. On a processor with VNNI the weight is packed a
+    second time, for the kernel that reads prompts.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -145,6 +182,8 @@ class Int8Linear(nn.Module):
         bias: Tensor | None = linear.bias
         bias = None if bias is None else bias.detach().float()
         self._packed = _pack_int8(weight.contiguous(), scales, bias)
+        many_rows = torch.cpu._is_vnni_supported() and "onednn" in torch.backends.quantized.supported_engines
+        self._packed_for_many = _pack_int8(weight.contiguous(), scales, bias, engine="onednn") if many_rows else None
         self._bias = bias
         self.weight_bytes = weight.numel() + scales.nbytes
 
@@ -164,7 +203,8 @@ class Int8Linear(nn.Module):
         # The bias is inside the packed product, so rows are scaled on both sides of it: W (x / s) s + b.
         x = x.float()
         scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12)  # (..., 1)
-        product = _int8_product(x / scale, self._packed)
+        many = self._packed_for_many is not None and x.numel() > FEW_ROWS * self.in_features
+        product = _int8_product(x / scale, self._packed_for_many if many else self._packed)
         if self._bias is None:
             return product * scale
         return torch.addcmul(self._bias, product - self._bias, scale)
@@ -179,13 +219,25 @@ def int8_available() -> bool:
     return True
 
 
-def _pack_int8(weight: Tensor, scales: Tensor, bias: Tensor | None) -> object:
+def _pack_int8(weight: Tensor, scales: Tensor, bias: Tensor | None, engine: str | None = None) -> object:
+    """The weight as the kernels of an engine of `torch.backends.quantized` read it; the processor's own by default."""
     zeros = torch.zeros(len(scales), dtype=torch.long)
-    with warnings.catch_warnings():
+    with _quantised_engine(engine), warnings.catch_warnings():
         # torch announces that quantised tensors will go; here one lives only until the kernel has packed it.
         warnings.filterwarnings("ignore", message=".*quantize_per_channel.*", category=UserWarning)
         quantised = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
     return torch.ops.quantized.linear_prepack(quantised, bias)
+
+
+@contextmanager
+def _quantised_engine(name: str | None) -> Iterator[None]:
+    before = torch.backends.quantized.engine
+    if name is not None:
+        torch.backends.quantized.engine = name
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = before
 
 
 def _int8_product(x: Tensor, packed: object) -> Tensor:

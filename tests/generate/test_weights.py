@@ -16,6 +16,7 @@ from lmplay.generate.weight_report import compare_weights
 from lmplay.generate.weights import (
     BFloat16Linear,
     Int8Linear,
+    PackedBFloat16Linear,
     SplitLinear,
     prepare_for_inference,
     weight_bytes,
@@ -69,11 +70,13 @@ def test_a_split_layer_is_the_same_layer(inputs: int, bias: bool) -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("rows", [1, 5])
-@pytest.mark.parametrize("kind", [BFloat16Linear, Int8Linear])
+@pytest.mark.parametrize("rows", [1, 5, 40])
+@pytest.mark.parametrize("kind", [BFloat16Linear, PackedBFloat16Linear, Int8Linear])
 def test_a_shortened_layer_is_that_of_its_rounded_weights(
-    kind: type[BFloat16Linear | Int8Linear], rows: int, bias: bool
+    kind: type[BFloat16Linear | PackedBFloat16Linear | Int8Linear], rows: int, bias: bool
 ) -> None:
+    if kind is PackedBFloat16Linear and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("oneDNN has no bfloat16 products for this processor")
     plain = linear(bias=bias)
     short = kind(plain)
     step = plain.weight.abs().amax(dim=1, keepdim=True) / (127 if kind is Int8Linear else 2**7)
