@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "queue": ("queue", "Train one run after another, unattended."),
     "settings": ("settings", "Every setting of a run, its default and limits."),
     "plans": ("plans", "List plans; what their stages cost."),
+    "doctor": ("doctor", "What this machine is, and what to mend on it."),
     "data": ("data", "Prepare, show, verify, remove datasets."),
 }
 
