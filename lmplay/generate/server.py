@@ -158,7 +158,8 @@ class Server:
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
-            self._send(given.get("id"), "error", message=f"{place}: {first['msg']}")
+            what = "no such field" if first["type"] == "extra_forbidden" else first["msg"]
+            self._send(given.get("id"), "error", message=f"{place}: {what}")
         except Exception as error:  # noqa: BLE001 - a model's code may raise anything, and the next request is to be served
             if self._session is not None:
                 self._session.reset()

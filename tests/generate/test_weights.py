@@ -18,6 +18,7 @@ from lmplay.generate.weights import (
     Int8Linear,
     PackedBFloat16Linear,
     SplitLinear,
+    bfloat16_layer,
     prepare_for_inference,
     weight_bytes,
 )
@@ -84,6 +85,12 @@ def test_a_shortened_layer_is_that_of_its_rounded_weights(
     x = torch.randn(rows, 96, generator=torch.Generator().manual_seed(2))
     expected = nn.functional.linear(x, short.weight, plain.bias)
     assert (short(x) - expected).abs().max() < 0.02 * expected.abs().max()
+
+
+def test_bfloat16_is_packed_only_where_the_processor_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has_instructions, kind in ((True, PackedBFloat16Linear), (False, BFloat16Linear)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda found=has_instructions: found)
+        assert bfloat16_layer() is kind
 
 
 def test_one_rows_outliers_cost_its_neighbours_nothing() -> None:
