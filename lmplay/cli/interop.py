@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import typer
@@ -51,7 +52,7 @@ def export_command(
 def import_command(
     source: Path = typer.Argument(help="Folder of a GPT-2 that transformers saved: config.json and weights."),
     folder: Path = typer.Argument(help="Where to write the checkpoint; made if need be."),
-    json: bool = typer.Option(False, "--json", help="Print one object: folder, experiment, parameters."),
+    json: bool = typer.Option(False, "--json", help="Print one object: folder, experiment, parameters, settings."),
 ) -> None:
     """Make a checkpoint of a local GPT-2 folder, to generate from, to chat with, or to train on from."""
     _refuse_taken(folder)
@@ -60,12 +61,12 @@ def import_command(
 
     imported = import_gpt2(source.expanduser(), folder)
     if json:
-        answer = {"folder": str(folder), "experiment": imported.experiment, "parameters": imported.parameters}
-        typer.echo(to_json(answer))
+        typer.echo(to_json({**asdict(imported), "folder": str(folder)}))
         return
     typer.echo(f"{folder}: {imported.experiment}, {format_count(imported.parameters)} parameters. Next:")
     typer.echo(f"  lmplay chat {folder}")
-    typer.echo(f"  lmplay run {imported.experiment} --initial-model {folder}")
+    sets = "".join(f" --set model.{name}={value}" for name, value in imported.settings.items())
+    typer.echo(f"  lmplay run {imported.experiment} --initial-model {folder}{sets}")
 
 
 def _refuse_taken(folder: Path) -> None:

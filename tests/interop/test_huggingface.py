@@ -190,7 +190,8 @@ def test_the_commands_write_say_and_refuse(gpt2: Path, tmp_path: Path) -> None:
     mine, out = tmp_path / "mine", tmp_path / "out"
     imported = call("import", gpt2, mine)
     assert imported.exit_code == 0, imported.output
-    assert f"lmplay run gpt2 --initial-model {mine}" in imported.output
+    sizes = "--set model.max_len=48 --set model.num_heads=2 --set model.num_blocks=2 --set model.embed_dim=32"
+    assert f"lmplay run gpt2 --initial-model {mine} {sizes}\n" in imported.output
     exported = call("export", mine, out, "--json")
     answer = json.loads(exported.output)
     assert (answer["folder"], answer["left_out"]) == (str(out), [])

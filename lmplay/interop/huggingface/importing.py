@@ -33,6 +33,8 @@ class Imported:
     folder: Path
     experiment: str
     parameters: int
+    settings: dict[str, Any]
+    """Those of the model that are not the experiment's own: what a run that starts from it has to be given."""
 
 
 def import_gpt2(source: Path, folder: Path) -> Imported:
@@ -55,7 +57,8 @@ def import_gpt2(source: Path, folder: Path) -> Imported:
         "embed_dropout": config.get("embd_pdrop", 0.1),
         **({"gelu": gelu, "tied": tied} if experiment == "gpt2" else {}),
     }
-    model = get_runner(experiment).build_model(**settings)
+    runner = get_runner(experiment)
+    model = runner.build_model(**settings)
     try:
         model.load_state_dict(to_ours(tensors, settings["num_blocks"], tied=tied))
     except KeyError as error:
@@ -65,7 +68,13 @@ def import_gpt2(source: Path, folder: Path) -> Imported:
             f"the weights in {source} do not fit its config.json: {' '.join(str(error).split())}"
         ) from error
     save_model(model, folder, experiment=experiment)
-    return Imported(folder=folder, experiment=experiment, parameters=sum(p.numel() for p in model.parameters()))
+    defaults = {name: parameter.default for name, parameter in runner.model_parameters().items()}
+    return Imported(
+        folder=folder,
+        experiment=experiment,
+        parameters=sum(p.numel() for p in model.parameters()),
+        settings={name: value for name, value in settings.items() if value != defaults[name]},
+    )
 
 
 def read_config(source: Path) -> dict[str, Any]:
