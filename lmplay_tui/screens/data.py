@@ -316,7 +316,10 @@ class DataScreen(PackedRowScreen):
 
     def action_stop(self) -> None:
         if self.plans.cursor is not None:
-            self.preparations.stop(self.plans.cursor)
+            try:
+                self.preparations.stop(self.plans.cursor)
+            except OSError as error:
+                self.notify(f"it can't be stopped: {error.strerror or error}", severity="error")
             self.workbench.look_now()
 
     def action_forget(self) -> None:

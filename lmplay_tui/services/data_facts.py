@@ -8,6 +8,7 @@ from typing import Any
 
 from lmplay_tui.services.commands import CommandError, Commands
 
+_MOST_ROWS = 200
 PACKINGS = ("stream", "document", "pad")
 CACHE = "cache"
 """The key of what is wrong with asking for the token cache."""
@@ -106,7 +107,8 @@ class DataFacts:
         row = ("--row", str(key.number), "--packing", key.packing)
         answer = await self._ask(key, *_show(key.plan, key.dataset, key.length), *row)
         if answer is not None:
-            self.rows[key] = packed_row(answer, length=key.length)
+            kept = list(self.rows.items())[-_MOST_ROWS:]
+            self.rows = {**dict(kept), key: packed_row(answer, length=key.length)}
 
     async def _ask(self, key: object, *arguments: str) -> Any:
         """The answer, or None with a problem."""

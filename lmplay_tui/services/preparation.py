@@ -127,10 +127,11 @@ class Preparations:
         known[plan] = _Followed(plan, folder, job, JsonlTail(folder / _PROGRESS), process)
 
     def stop(self, plan: str) -> None:
-        """End it; what is prepared so far is kept, and the next start goes on there."""
+        """End it; what is prepared so far is kept, and the next start goes on there. Raises `OSError`."""
         one = self._known().get(plan)
         if one is not None and is_alive(one.job):
             one.stopped = True
+            write_atomically(one.folder / _JOB, to_json({**one.job, "stopped": True}) + "\n", durable=False)
             try:
                 os.killpg(int(one.job["pid"]), signal.SIGTERM)
             except ProcessLookupError:
@@ -162,9 +163,10 @@ class Preparations:
                     continue  # torn in a power cut: nothing that is still going
                 plan = str(job.get("plan"))
                 one = _Followed(plan, file.parent, job, JsonlTail(file.parent / _PROGRESS))
+                one.stopped = bool(job.get("stopped"))
                 self._followed[plan] = one
-                if self._picture(one).state == "done":
-                    self._forget(one)
+                if self._picture(one).state in ("done", "stopped"):
+                    self._forget(one)  # what a person saw end, or ended, is no news
         return self._followed
 
     def _forget(self, one: _Followed) -> None:

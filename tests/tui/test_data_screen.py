@@ -176,6 +176,8 @@ def test_a_preparation_that_fails_is_killed_or_stopped_says_so(tmp_path: Path) -
     assert found["stopped"] == ("stopped", "")
     text = "\n".join(plain(line) for line in preparation_lines(jobs.now, 80))
     assert "p goes on" in text
+    # The next workbench tells what went wrong behind one's back, not what one stopped.
+    assert sorted(one.plan for one in Preparations(tmp_path / "jobs").look()) == ["bad", "killed"]
     jobs.dismiss()
     assert jobs.now == ()
 
