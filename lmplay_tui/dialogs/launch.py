@@ -26,6 +26,7 @@ from lmplay_tui.dialogs.launch_form import (
     Known,
     arguments,
     command_line,
+    described_as,
     difference_line,
     estimate_lines,
     problems,
@@ -119,8 +120,9 @@ class LaunchScreen(ModalScreen[str | None]):
         return self.app
 
     @property
-    def values(self) -> dict[str, str]:
-        return dict(self._values)
+    def _wrong(self) -> dict[str, str]:
+        """What can be seen to be wrong, by field."""
+        return problems(self._values, self._known)
 
     @on(Field.Changed)
     @on(Choice.Changed)
@@ -135,6 +137,7 @@ class LaunchScreen(ModalScreen[str | None]):
             self._known = replace(
                 self._known, plan=None, description=None if name == "experiment" else self._known.description
             )
+        if name in ("experiment", "plan", "mini_batch_size", "sets"):
             self._ask_cost()
         self._show()
 
@@ -161,7 +164,7 @@ class LaunchScreen(ModalScreen[str | None]):
 
     def _show(self) -> None:
         """Everything that follows from what is filled in."""
-        wrong = problems(self._values, self._known)
+        wrong = self._wrong
         for name, widget in self._widgets.items():
             widget.placeholder = self._known.default(name)
             widget.set_class(name in wrong, "-invalid")
@@ -226,13 +229,20 @@ class LaunchScreen(ModalScreen[str | None]):
         if not experiment or not plan:
             return
         try:
-            found, described = await asyncio.gather(
-                app.commands.json("plans", "show", plan, "--experiment", experiment), app.index.describe(experiment)
-            )
+            if self._known.plan is None:
+                asked = app.commands.json("plans", "show", plan, "--experiment", experiment)
+                found, described = await asyncio.gather(asked, app.index.describe(experiment))
+                self._known = replace(self._known, plan=found, description=described)
+                self._show()
+            if self._wrong:
+                return  # said already, beside the field
+            # As the model is changed here, and for as many rows at once as here.
+            settings, rows = described_as(self._values, self._known)
+            described = await app.index.describe(experiment, settings, rows)
         except CommandError as error:
             self._say(str(error), "bad")
             return
-        self._known = replace(self._known, plan=found, description=described)
+        self._known = replace(self._known, description=described)
         self._show()
 
     # ---- doing it ----------------------------------------------------------------------------------------------------
@@ -256,7 +266,7 @@ class LaunchScreen(ModalScreen[str | None]):
         """Starting ends a dry step that goes on; nothing is started twice."""
         if not self._values["experiment"] or self._busy in ("start", "enqueue"):
             return
-        wrong = problems(self._values, self._known)
+        wrong = self._wrong
         if wrong:
             first = next(iter(wrong))
             self._widgets[first].focus()
@@ -318,9 +328,9 @@ class LaunchScreen(ModalScreen[str | None]):
                     break
                 self._say(f"one step in a run that is thrown away: {activity}...", "primary")
                 await asyncio.wait([training], timeout=_LOOK_SECONDS)
-            if not told:
+            if told is None:
                 await training  # raises what went wrong before the step
-            self._say(told or "the step was not taken", "good" if told else "bad")
+            self._say(*(told or ("the step was not taken", "bad")))
         finally:
             training.cancel()
             throw_away(folder)  # not awaited: it has to happen when the workbench is left meanwhile, too

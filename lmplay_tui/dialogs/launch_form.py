@@ -14,6 +14,7 @@ from lmplay.utils.figures import format_bytes, format_count, format_seconds
 from lmplay.utils.names import did_you_mean
 from lmplay_tui.figures import short_number
 from lmplay_tui.lines import Line, joined, line
+from lmplay_tui.services.experiments import USUAL_ROWS
 
 Values = Mapping[str, str]
 
@@ -129,6 +130,13 @@ def _sets(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError:
         return text.split()
+
+
+def described_as(values: Values, known: Known) -> tuple[tuple[str, ...], int]:
+    """(settings of the model, rows at once) that parameters and memory depend on."""
+    settings = tuple(one for one in _sets(values.get("sets", "")) if one.startswith("model.") and "=" in one)
+    rows = _number(values.get("mini_batch_size") or known.default("mini_batch_size"))
+    return settings, int(rows) if rows is not None and rows >= 1 else USUAL_ROWS
 
 
 def problems(values: Values, known: Known) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,29 +15,33 @@ from lmplay.runs import JsonlTail, is_live, kill_worker, read_status
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.figures import format_bytes, format_seconds
 from lmplay_tui.figures import short_number
+from lmplay_tui.lines import Span
 
 
-def look_at_dry_run(run: Path) -> tuple[str, str]:
-    """(what it is at, what the step showed: empty until it is done). Reads the disk."""
+def look_at_dry_run(run: Path) -> tuple[str, Span | None]:
+    """(what it is at, what the step showed: None until it is done). Reads the disk."""
     rows = [row for row in JsonlTail(run / "metrics.jsonl").read() if row.get("kind") == "train"]
     try:
         status = read_status(run)
     except LMPlayError:
-        return "preparing", ""  # there is no run yet
+        return "preparing", None  # there is no run yet
     if rows:
         return "", step_words(rows[-1], _memory_of(status.pid))
-    return str(status.fields.get("activity") or status.state), ""
+    return str(status.fields.get("activity") or status.state), None
 
 
-def step_words(row: Mapping[str, Any], memory: float | None) -> str:
-    """What the one step showed."""
+def step_words(row: Mapping[str, Any], memory: float | None) -> Span:
+    """What the one step showed; a loss that is no number is a warning."""
+    loss = row.get("loss")
+    works = isinstance(loss, int | float) and math.isfinite(loss)
     parts = [
-        f"loss {short_number(row.get('loss'))}",
+        f"loss {short_number(loss)}",
         f"gradient norm {short_number(row.get('grad_norm'))}",
         f"{format_seconds(float(row['time']))} for the first step" if isinstance(row.get("time"), int | float) else "",
         f"{format_bytes(memory)} of memory" if memory else "",
     ]
-    return "it works: " + ", ".join(part for part in parts if part)
+    told = ", ".join(part for part in parts if part)
+    return (f"it works: {told}", "good") if works else (f"the step was taken, but look at its loss: {told}", "bad")
 
 
 def throw_away(folder: Path) -> None:
