@@ -17,6 +17,7 @@ from lmplay.cli import runs_show
 from lmplay.runs import resolve_run, runs_root, summarize_all
 from lmplay.runs.labels import archive_run, change_labels, delete_run, read_labels, rename_run, restore_run
 from lmplay.runs.layout import ARCHIVE
+from lmplay.runs.process import this_host
 from lmplay.runs.query import ALIASES, FIELDS, check_key, select, sort_runs, value_of
 from lmplay.runs.status import read_status
 from lmplay.runs.summary import RunSummary
@@ -26,6 +27,8 @@ from lmplay.utils.files import to_json
 from lmplay.utils.names import did_you_mean
 
 DEFAULT_COLUMNS = "run,experiment,state,progress,step,tokens,loss,validation_loss,tokens_per_second,left,age,tag"
+# A worker writes every two seconds: figures older than this are stale, and their age is told however narrow it is.
+STALE_SECONDS = 10.0
 # Left out first where a terminal is too narrow for all of them.
 _LEAST_WANTED = ("experiment", "step", "age", "tag", "tokens_per_second", "tokens", "left", "loss")
 
@@ -103,7 +106,7 @@ def list_(
     if json:
         typer.echo(to_json([run.as_json() for run in chosen]))
         return
-    names = [name.strip() for name in (columns or DEFAULT_COLUMNS).split(",") if name.strip()]
+    names = [name.strip() for name in (columns or _usual_columns(chosen)).split(",") if name.strip()]
     for name in names:
         check_key(name, runs)
     # A pipe has no width: nothing is cut there.
@@ -118,7 +121,7 @@ def list_(
         return
     cells = {name: [_cell(run, name) for run in chosen] for name in names}
     if columns is None:
-        _leave_out(cells, console.width)
+        _leave_out(cells, console.width, keep={"age"} if any(map(_is_stale, chosen)) else set())
     console.print(_table(chosen, cells, styled=console.is_terminal))
     for run in chosen:
         if run.state in ("broken", "lost") and run.status.reason:
@@ -215,11 +218,21 @@ def _refuse_live(path: Any) -> None:
         raise LMPlayError(f"the run {path.name} is {status.state}: stop it first (lmplay ctl {path.name} stop)")
 
 
-def _leave_out(cells: dict[str, list[str]], width: int) -> None:
-    """Drop columns that are empty, then the least wanted ones, until the rest fits into `width`."""
+def _usual_columns(runs: list[RunSummary]) -> str:
+    """The default columns, and the host where a run of another one is among them: the folder is shared."""
+    shared = any(run.status.host not in (None, this_host()) for run in runs)
+    return DEFAULT_COLUMNS.replace("state,", "state,host,") if shared else DEFAULT_COLUMNS
+
+
+def _is_stale(run: RunSummary) -> bool:
+    return run.status.active and run.status.age is not None and run.status.age > STALE_SECONDS
+
+
+def _leave_out(cells: dict[str, list[str]], width: int, *, keep: set[str]) -> None:
+    """Drop columns that are empty, then the least wanted ones but for `keep`, until the rest fits into `width`."""
     for name in [name for name, column in cells.items() if not any(column)]:
         del cells[name]
-    for name in _LEAST_WANTED:
+    for name in [name for name in _LEAST_WANTED if name not in keep]:
         if sum(max(len(_head(key)), *map(len, column)) + 2 for key, column in cells.items()) - 2 <= width:
             return
         cells.pop(name, None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,20 @@ def test_list_is_filtered_sorted_and_cut(here: Here) -> None:
     shown = here("runs", "--columns", "run,lr,batch_size,parameters").output.splitlines()
     assert shown[0].split() == ["run", "lr", "batch_size", "parameters"]
     assert [line.split() for line in shown[1:]] == [["bad", "0.01", "8", "123.5k"], ["good", "0.001", "8", "123.5k"]]
+
+
+def test_host_and_age_are_shown_where_the_folder_is_shared(
+    runs: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "host" not in here("runs").output.splitlines()[0].split()
+    elsewhere = {"state": "running", "pid": 1, "host": "node7", "updated": time.time() - 30, "step": 5, "loss": 2.0}
+    (runs / "bad" / "status.json").write_text(json.dumps(elsewhere))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    head, *lines = re.sub(r"\x1b\[[\d;]*m", "", here("runs", "--sort", "run").output).splitlines()
+    assert {"run", "state", "host", "age"} <= set(head.split())
+    assert "node7" in lines[0]
+    assert lines[0].split()[-2:] == ["30", "s"]
 
 
 @pytest.mark.usefixtures("runs")
