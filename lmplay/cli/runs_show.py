@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lmplay.cli.viewer_panel import describe_event
+from lmplay.plans import list_plans, load_plan, plans_folder
 from lmplay.runs import JsonlTail, list_checkpoints, read_run_file, resolve_run
 from lmplay.runs.layout import CHECKPOINTS, EVENTS
 from lmplay.runs.resolve import read_pointer
@@ -117,6 +118,8 @@ def clone(
     arguments += ["--name", name] if name else ["--new"]
     arguments += ["--detach"] if detach else []
     typer.echo(shlex.join(["lmplay", *arguments]))
+    if note := _note_on_plan(read_run_file(path), arguments[arguments.index("--plan") + 1]):
+        typer.echo(note, err=True)
     if not only_print:
         sys.stdout.flush()
         raise typer.Exit(subprocess.run([sys.executable, "-m", "lmplay", *arguments], check=False).returncode)
@@ -133,15 +136,15 @@ def repeat_arguments(
     changed = dict(assignment.partition("=")[::2] for assignment in sets)
     if wrong := [assignment for assignment in sets if "=" not in assignment]:
         raise WrongUsageError(f"--set {wrong[0]}: give it as key=value, for example train.lr=1e-3")
-    arguments = ["run", experiment or str(request.get("experiment")), "--plan", _plan_of(asked, request)]
+    arguments = ["run", experiment or str(request.get("experiment")), "--plan", _plan_of(path.name, asked)]
     arguments += ["--seed", str(request.get("seed", 0) if seed is None else seed)]
     if request.get("device") not in (None, "auto"):
         arguments += ["--device", str(request["device"])]
     if request.get("initial_model"):
         arguments += ["--initial-model", str(request["initial_model"])]
     for limit, value in (request.get("limits") or {}).items():
-        if value is not None and limit in ("steps", "samples", "tokens"):
-            arguments += [f"--{limit}", str(value)]
+        if value is not None:
+            arguments += ["--max-hours" if limit == "hours" else f"--{limit}", str(value)]
     settings = {
         f"{table}.{key}": _typed(value)
         for table in ("model", "train", "data")
@@ -152,11 +155,25 @@ def repeat_arguments(
     return arguments
 
 
-def _plan_of(asked: Mapping[str, Any], request: Mapping[str, Any]) -> str:
-    """The plan as it was named, made absolute where it was a path that is still there."""
-    named = str(request.get("plan", "default"))
-    beside = Path(str(asked.get("folder", "."))) / named
-    return str(beside) if beside.is_file() else named
+def _plan_of(run: str, asked: Mapping[str, Any]) -> str:
+    """The plan as `--plan` takes it: by name where it comes with lmplay, else its file, which has to be there still."""
+    plan = asked.get("plan")
+    plan = plan if isinstance(plan, Mapping) else {}
+    name, folder = str(plan.get("name", "default")), Path(str(plan.get("folder", plans_folder())))
+    file = folder / f"{name}.json"
+    if folder != plans_folder() and file.is_file():
+        return str(file)
+    if name in list_plans():
+        return name
+    raise LMPlayError(f"the plan of {run} has gone: there was a file {file}")
+
+
+def _note_on_plan(asked: Mapping[str, Any], named: str) -> str:
+    """What to know of a plan that was edited since the run was made; empty when it wasn't."""
+    content = (asked.get("plan") or {}).get("content")
+    if content is None or load_plan(named).model_dump(mode="json") == content:
+        return ""
+    return f"note: the plan {named} is not what it was then; the repeat takes it as it is now"
 
 
 def _typed(value: Any) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from lmplay.runs import RunWriter, create_run, read_run_file
+from lmplay.plans import load_plan
+from lmplay.runs import RunWriter, create_run, read_run_file, write_run_file
 from lmplay.runs.labels import read_labels
 
 from .conftest import Here
@@ -204,9 +205,24 @@ def test_clone_prints_the_command_that_asks_for_the_same_with_changes(here: Here
     assert here("runs", "clone", "good", "--set", "train.lr", "--print").status == 2
 
 
-def test_settings_changed_while_running_are_those_shown(runs: Path, here: Here) -> None:
-    from lmplay.runs import write_run_file
+def test_clone_finds_the_file_of_the_plan_again(runs: Path, here: Here, tmp_path: Path) -> None:
+    plan = tmp_path / "mine.json"
+    plan.write_text(json.dumps({"learn": {"dataset": "pydocs", "epochs": 1}}))
+    asked = read_run_file(runs / "good")
+    content = load_plan(plan).model_dump(mode="json")
+    asked["plan"] = {"name": "mine", "folder": str(tmp_path), "content": content}
+    write_run_file(runs / "good", {**asked, "request": {**asked["request"], "plan": "mine"}})
+    said = here("runs", "clone", "good", "--print")
+    assert said.output.startswith(f"lmplay run gpt2ish --plan {plan} --seed 1")
+    assert said.errors == ""
+    plan.write_text(json.dumps({"learn": {"dataset": "pydocs", "epochs": 2}}))
+    assert "is not what it was then" in here("runs", "clone", "good", "--print").errors
+    plan.unlink()
+    gone = here("runs", "clone", "good", "--print")
+    assert (gone.status, gone.errors) == (1, f"lmplay: the plan of good has gone: there was a file {plan}\n")
 
+
+def test_settings_changed_while_running_are_those_shown(runs: Path, here: Here) -> None:
     asked = read_run_file(runs / "good")
     before = (runs / "good" / "run.json").stat().st_mtime_ns
     asked["request"]["train"]["lr"] = 5e-4
