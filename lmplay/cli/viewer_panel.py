@@ -246,7 +246,7 @@ def _progress_row(view: RunView) -> RenderableType:
 
 
 def _figure_grid(view: RunView) -> RenderableType:
-    grid = Table.grid(expand=True, padding=(0, 2))
+    grid = Table.grid(expand=True, padding=(0, 1))
     for _ in range(4):
         grid.add_column(ratio=1, no_wrap=True)
     perplexity = view.validation.get("perplexity", view.status.fields.get("validation_perplexity"))
@@ -267,7 +267,7 @@ def _figure_grid(view: RunView) -> RenderableType:
 
 
 def _perplexity(value: Any) -> str:
-    """In the 17 columns that 80 leave for it."""
+    """In the 18 columns that 80 leave for it."""
     if not isinstance(value, int | float):
         return "-"
     return f"{value:,.1f}" if value < 1000 else format_count(value)

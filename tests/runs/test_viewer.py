@@ -47,14 +47,14 @@ def test_panel_shows_what_a_person_looks_for(run: Path) -> None:
         writer.metrics(
             {**row, "lr": 6e-4, "tokens_per_second": 12345.0}, {**row, "step": 4, "samples": 40, "loss": 8.25}
         )
-        writer.metrics({"kind": "validate", "step": 4, "loss": 8.5, "perplexity": 4914.8})
+        writer.metrics({"kind": "validate", "step": 4, "loss": 10.8278, "perplexity": 4914.8})
         writer.event("validated", sample="Once upon\na time")
         writer.status()
         view = RunView(run, RunFollower(run))
         view.poll()
         text = io.StringIO()
         console_of(text).print(render(view))
-    for expected in ("one", "fake", "running", "stage mix", "40.0%", "8.2500", "8.5000", "4,915", "Once upon a time"):
+    for expected in ("one", "fake", "running", "stage mix", "40.0%", "8.2500", "10.8278", "4,915", "Once upon a time"):
         assert expected in text.getvalue(), expected
 
 
