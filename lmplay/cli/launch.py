@@ -30,6 +30,7 @@ from lmplay.train.record import code_state, code_sum, provenance
 from lmplay.train.request import (
     TOP_LEVEL_KEYS,
     RunRequest,
+    check_stage_settings,
     parse_assignments,
     read_config_file,
     validated,
@@ -37,6 +38,7 @@ from lmplay.train.request import (
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 
 if TYPE_CHECKING:
+    from lmplay.base.base_model import LMBase
     from lmplay.base.base_runner import LMRunnerBase
 
 # Schedules whose rate at a step doesn't depend on where the training ends.
@@ -89,6 +91,7 @@ def prepare(asked: Asked) -> Prepared:
     """Merge the command line over the config file and hold the result against what exists. Imports torch."""
     from lmplay.base.runner_list import MODEL_RUNNERS, get_runner
     from lmplay.train.device import amp_precision, check_precision, choose_device
+    from lmplay.train.update.optimizers import check_freezing
 
     file: dict[str, Any] = read_config_file(asked.config) if asked.config else {}
     typed = parse_assignments(asked.sets)
@@ -96,6 +99,7 @@ def prepare(asked: Asked) -> Prepared:
     if top["experiment"] is None:
         raise WrongUsageError("name the experiment to train; `lmplay list` shows them all")
     plan = load_plan(top["plan"] or "default")
+    check_stage_settings(plan)
     train = {**file.get("train", {}), **typed["train"], **{k: v for k, v in asked.train.items() if v is not None}}
     model = {**file.get("model", {}), **typed["model"], **{k: v for k, v in asked.model.items() if v is not None}}
     runner = get_runner(str(top["experiment"]))
@@ -122,16 +126,17 @@ def prepare(asked: Asked) -> Prepared:
     )
     request.data_config()
     prepared = Prepared(request=request, plan=plan, runner=runner, experiment_file=MODEL_RUNNERS[runner.name].file)
-    _try_to_build(runner, model)
+    names = [name for name, _ in _built(runner, model).named_parameters()]
     for config in prepared.stage_configs():
         check_precision(config.precision, device, force=asked.force)
+        check_freezing(config.freeze, names)
     _check_sequence_length(prepared)
     if request.initial_model is not None:
         resolve_checkpoint(request.initial_model)
     return prepared
 
 
-def _try_to_build(runner: LMRunnerBase, model: Mapping[str, Any]) -> None:
+def _built(runner: LMRunnerBase, model: Mapping[str, Any]) -> LMBase:
     """Find out now, and not in the worker, that a constructor refuses its arguments."""
     import torch
 
@@ -140,9 +145,9 @@ def _try_to_build(runner: LMRunnerBase, model: Mapping[str, Any]) -> None:
     try:
         # Nor are weights drawn: the first draw on the meta device loads a second's worth of torch's compiler.
         with torch.device("meta"), WithoutInit():
-            runner.build_model(**model)
+            return runner.build_model(**model)
     except Exception:  # noqa: BLE001 - some constructors need real tensors: only a real failure is one
-        runner.build_model(**model)
+        return runner.build_model(**model)
 
 
 def _check_sequence_length(prepared: Prepared) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from lmplay.cli.plan_speed import Speed, expected_speed
 from lmplay.plans import PackingMode, Plan, list_plans, load_plan
 from lmplay.utils.figures import format_bytes, format_count, format_seconds
 from lmplay.utils.files import to_json
@@ -58,7 +61,7 @@ def show(
         None, "--experiment", "-e", help="Use the row length and batch size that this experiment would train with."
     ),
     tokens_per_second: float | None = typer.Option(
-        None, min=0.001, help="Speed for the time; otherwise that of the experiment's newest run here."
+        None, min=0.001, help="Speed for the time; otherwise that of the experiment's newest run here, or a guess."
     ),
     packing: str = typer.Option("stream", help="How documents fill rows: stream, document or pad."),
     json: bool = typer.Option(False, "--json", help="Print one object: the plan, its datasets and its stages."),
@@ -68,13 +71,13 @@ def show(
     Prepared datasets are counted. For others the figures are estimates, marked with ~, from the size of their files or
     from what the plan says to expect.
     """
-    from lmplay.data.estimate import estimate_dataset, estimate_stage
+    from lmplay.data.estimate import estimate_dataset, estimate_stage, total_of
     from lmplay.data.rows.diet import check_rows
 
     found = load_plan(plan)
     check_rows(packing, 1)
     sizes = _sizes(found, experiment)
-    speed, speed_from = _speed(experiment, tokens_per_second)
+    speed = expected_speed(experiment, tokens_per_second, found)
     used = [name for name in found.datasets if any(name in stage.datasets for stage in found.stages)]
     datasets = [estimate_dataset(found, name) for name in used]
     modes = [stage.packing or cast(PackingMode, packing) for stage in found.stages]
@@ -85,29 +88,34 @@ def show(
             sequence_length=size.sequence_length,
             batch_size=size.batch_size,
             packing=mode,
-            tokens_per_second=speed,
+            tokens_per_second=speed.tokens_per_second,
         )
         for index, (size, mode) in enumerate(zip(sizes, modes, strict=True))
     ]
+    total = total_of(stages, datasets)
     if json:
         answer = {
             **_plan_json(found),
             "experiment": experiment,
-            "tokens_per_second": speed,
+            "tokens_per_second": speed.tokens_per_second,
+            "speed_from": speed.source,
             "datasets": [asdict(dataset) for dataset in datasets],
             "stages": [
                 {**asdict(stage), **asdict(size), "packing": mode, "datasets": asked.datasets, "train": asked.train}
                 for stage, size, mode, asked in zip(stages, sizes, modes, found.stages, strict=True)
             ],
+            "total": asdict(total),
         }
         typer.echo(to_json(answer, indent=2))
         return
     console = Console(highlight=False)
-    console.print(f"[bold]{found.name}[/]  {found.description}\n")
+    console.print(Text.assemble((found.name, "bold"), f"  {found.description}\n"))
     console.print(_dataset_table(found, datasets))
     console.print()
-    console.print(_stage_table(found, stages, sizes, modes))
-    console.print(_words_on_speed(experiment, speed, speed_from), style="dim", markup=False)
+    console.print(_stage_table(stages, total))
+    console.print()
+    console.print(_diet_table(found, stages, sizes, modes))
+    console.print(f"\n{_words_on_speed(speed)}", style="dim", markup=False)
 
 
 @dataclass(frozen=True)
@@ -119,15 +127,13 @@ class _Sizes:
 def _sizes(plan: Plan, experiment: str | None) -> list[_Sizes]:
     """Row length and batch size of each stage, as a run would have them."""
     from lmplay.train.config import TrainConfig
-    from lmplay.train.request import validated
+    from lmplay.train.request import RunRequest, check_stage_settings
 
-    configs = [
-        validated(TrainConfig, stage.train, where=f"stage {stage.name!r} of the plan: train") for stage in plan.stages
-    ]
+    check_stage_settings(plan)
     if experiment is None:
+        configs = [TrainConfig.model_validate(stage.train) for stage in plan.stages]
         return [_Sizes(config.sequence_length or DEFAULT_SEQUENCE_LENGTH, config.batch_size) for config in configs]
     from lmplay.base.runner_list import get_runner
-    from lmplay.train.request import RunRequest
     from lmplay.train.worker import length_of, stage_configs
 
     runner = get_runner(experiment)
@@ -137,27 +143,13 @@ def _sizes(plan: Plan, experiment: str | None) -> list[_Sizes]:
     return [_Sizes(length_of(config), config.batch_size) for config in configs]
 
 
-def _speed(experiment: str | None, typed: float | None) -> tuple[float | None, str]:
-    """(tokens a second, where that comes from)."""
-    if typed is not None or experiment is None:
-        return typed, "as given"
-    from lmplay.runs import summarize_all
-
-    for run in sorted(summarize_all(), key=lambda run: -(run.created or 0.0)):
-        speed = run.status.fields.get("tokens_per_second")
-        if run.experiment == experiment and isinstance(speed, int | float) and speed > 0:
-            return float(speed), f"as in the run {run.name}"
-    return None, ""
-
-
-def _words_on_speed(experiment: str | None, speed: float | None, speed_from: str) -> str:
-    if speed is not None:
-        return f"\nTime at {format_count(speed)} tokens a second, {speed_from}."
-    if experiment is None:
+def _words_on_speed(speed: Speed) -> str:
+    if speed.tokens_per_second is None:
         return (
-            "\nRow lengths and batch sizes are the usual ones where a stage says nothing; --experiment takes its own."
+            "Row lengths and batch sizes are the usual ones where a stage says nothing; --experiment takes its own, "
+            "and tells the time."
         )
-    return f"\nNo run of {experiment} here tells its speed; give --tokens-per-second to see the time."
+    return f"Time at {format_count(speed.tokens_per_second)} tokens a second, {speed.source}."
 
 
 def _dataset_table(plan: Plan, datasets: list[DatasetEstimate]) -> Table:
@@ -169,7 +161,7 @@ def _dataset_table(plan: Plan, datasets: list[DatasetEstimate]) -> Table:
     table.add_column("")
     for dataset in datasets:
         spec = plan.datasets[dataset.name]
-        source = spec.args.get("path") or spec.args.get("name") or spec.args.get("data_files") or spec.args
+        source = _where(spec.args)
         mark = "" if dataset.prepared else "~"
         table.add_row(
             dataset.name,
@@ -181,30 +173,37 @@ def _dataset_table(plan: Plan, datasets: list[DatasetEstimate]) -> Table:
     return table
 
 
-def _stage_table(plan: Plan, stages: list[StageEstimate], sizes: list[_Sizes], modes: list[PackingMode]) -> Table:
-    from lmplay.data.estimate import total_of
+def _where(args: Mapping[str, Any]) -> str:
+    """What a source reads, in a word: a dataset with its configuration, files, a callable."""
+    named = " ".join(str(args[key]) for key in ("path", "name") if key in args)
+    return named or str(next((args[key] for key in ("data_files", "data_dir", "entry_point") if key in args), args))
 
+
+def _stage_table(stages: list[StageEstimate], total: StageEstimate) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("stage", no_wrap=True)
-    table.add_column("datasets")
     for head in ("tokens", "samples", "steps", "time", "disk"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("rows")
-    table.add_column("changes")
+    for stage in stages:
+        table.add_row(stage.name, *_figures(stage))
+    if len(stages) > 1:
+        table.add_row("all", *_figures(total), style="bold")
+    return table
+
+
+def _diet_table(plan: Plan, stages: list[StageEstimate], sizes: list[_Sizes], modes: list[PackingMode]) -> Table:
+    """What each stage is made of, and what it changes of the training."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
     for stage, size, mode, asked in zip(stages, sizes, modes, plan.stages, strict=True):
         shares = sum(asked.datasets.values())
         diet = ", ".join(f"{name} {share / shares:.0%}" for name, share in asked.datasets.items())
-        filled = "" if stage.fill is None else f", {stage.fill:.1%} full"
+        full = "" if stage.fill is None else f", {stage.fill:.1%} full"
+        rows = f"{size.batch_size} rows of {size.sequence_length} tokens a step, {mode}{full}"
         changes = {key: value for key, value in asked.train.items() if key not in ("sequence_length", "batch_size")}
-        table.add_row(
-            stage.name,
-            diet,
-            *_figures(stage),
-            f"{size.batch_size} x {size.sequence_length} {mode}{filled}",
-            ", ".join(f"{key}={value}" for key, value in changes.items()),
-        )
-    if len(stages) > 1:
-        table.add_row("all", "", *_figures(total_of(stages)), "", "", style="bold")
+        settings = ", ".join(f"{key}={value}" for key, value in changes.items())
+        table.add_row(stage.name, "\n".join(filter(None, (f"{diet}; {rows}", settings))))
     return table
 
 

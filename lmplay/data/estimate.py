@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from lmplay.data.rows.diet import named_in_plan
 from lmplay.data.rows.stage import open_stage
 from lmplay.data.shards.prepare import Place, locate
 from lmplay.data.shards.store import Manifest, read_manifest
@@ -21,7 +22,7 @@ _BYTES_PER_TOKEN = 4.3
 """English prose with GPT-2's vocabulary; measured on the built-in texts and on Wikipedia."""
 
 _DISK_PER_TOKEN = 2.05
-"""Two bytes a token, and a little for borders and hashes of documents."""
+"""Two bytes a token, and a little for borders and hashes of documents; a mask is a byte more."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class StageEstimate:
 
 def estimate_dataset(plan: Plan, name: str) -> DatasetEstimate:
     """What there is of a dataset, or what to expect. Asks no network and prepares nothing."""
+    with named_in_plan(plan, name):
+        return _estimated(plan, name)
+
+
+def _estimated(plan: Plan, name: str) -> DatasetEstimate:
     spec = plan.datasets[name]
     manifests = [prepared_manifest(plan, spec)]
     if spec.validation.split is not None:
@@ -64,7 +70,8 @@ def estimate_dataset(plan: Plan, name: str) -> DatasetEstimate:
         tokens = round(size / _BYTES_PER_TOKEN) if size is not None else spec.max_tokens
     if tokens is not None and spec.max_tokens is not None:
         tokens = min(tokens, spec.max_tokens)
-    return DatasetEstimate(name, tokens, None if tokens is None else round(tokens * _DISK_PER_TOKEN), prepared=False)
+    per_token = _DISK_PER_TOKEN + Reader(spec).masked
+    return DatasetEstimate(name, tokens, None if tokens is None else round(tokens * per_token), prepared=False)
 
 
 def prepared_manifest(plan: Plan, spec: DatasetSpec, *, held_out: bool = False) -> Manifest | None:
@@ -122,15 +129,15 @@ def estimate_stage(
     )
 
 
-def total_of(stages: Sequence[StageEstimate]) -> StageEstimate:
-    """All stages together; `None` where one of them is unknown."""
+def total_of(stages: Sequence[StageEstimate], datasets: Sequence[DatasetEstimate]) -> StageEstimate:
+    """All stages together, and their datasets once; `None` where one of them is unknown."""
     return StageEstimate(
         name="all",
         rows=_sum([stage.rows for stage in stages]),
         tokens=_sum([stage.tokens for stage in stages]),
         steps=_sum([stage.steps for stage in stages]),
         seconds=_sum([stage.seconds for stage in stages]),
-        disk=None,  # stages share datasets
+        disk=_sum([dataset.disk for dataset in datasets]),
         fill=None,
         exact=all(stage.exact for stage in stages),
     )

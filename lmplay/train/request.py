@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lmplay.plans import Plan
+from lmplay.plans.mistakes import first_mistake, refuse
 from lmplay.train.config import DataConfig, Limits, TrainConfig
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay.utils.names import did_you_mean
@@ -102,6 +104,16 @@ def validated(settings: type[Settings], values: Mapping[str, Any], *, where: str
             raise WrongUsageError(f"unknown key {where}.{name}{did_you_mean(name, known)}") from error
         reason = first["msg"][:1].lower() + first["msg"][1:]
         raise WrongUsageError(f"{where}.{name}={first['input']!r}: {reason}") from error
+
+
+def check_stage_settings(plan: Plan) -> None:
+    """Hold what the stages of a plan change of the training against what there is to change."""
+    for index, stage in enumerate(plan.stages):
+        try:
+            TrainConfig.model_validate(stage.train)
+        except ValidationError as error:
+            place, message = first_mistake(error, lambda _: list(TrainConfig.model_fields))
+            refuse(plan.label, f"stages[{index}].train.{place}", message)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmplay.utils.errors import LMPlayError
+from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay.utils.files import write_atomically
+from lmplay.utils.names import did_you_mean
 from lmplay.utils.paths import cache_root
 
 if TYPE_CHECKING:
@@ -80,6 +81,16 @@ def gpt2_vocabulary() -> tuple[bytes, bytes]:
     return (folder / "vocab.bpe").read_bytes(), (folder / "encoder.json").read_bytes()
 
 
+def check_tokenizer(name: str) -> None:
+    """`WrongUsageError` for a name that tiktoken does not know."""
+    import tiktoken
+
+    known = sorted(tiktoken.list_encoding_names())
+    if name not in known:
+        hint = did_you_mean(name, known) or f"; known are {', '.join(known)}"
+        raise WrongUsageError(f"tokenizer: {name!r} is not known{hint}")
+
+
 @cache
 def get_tokenizer(name: str = "gpt2") -> tiktoken.Encoding:
     """The tiktoken encoding of that name; one object a process.
@@ -89,11 +100,9 @@ def get_tokenizer(name: str = "gpt2") -> tiktoken.Encoding:
     """
     import tiktoken
 
+    check_tokenizer(name)
     try:
         return tiktoken.get_encoding(name)
-    except ValueError as error:
-        known = ", ".join(sorted(tiktoken.list_encoding_names()))
-        raise LMPlayError(f"the tokenizer {name!r} is not known; known are {known}") from error
     except OSError as error:  # requests' errors are OSErrors
         raise LMPlayError(
             f"the vocabulary of the tokenizer {name!r} is not on this machine and could not be downloaded; "

@@ -108,6 +108,7 @@ def test_large_vocabularies_take_four_bytes(tmp_path: Path, monkeypatch: pytest.
     )
     for module in ("lmplay.data.shards.build", "lmplay.data.text.tokens"):
         monkeypatch.setattr(f"{module}.get_tokenizer", lambda _: large)
+    monkeypatch.setattr(prepare, "check_tokenizer", lambda _: None)
     write_jsonl(tmp_path / "a.jsonl", ["ab", "c"])
     store = make(tmp_path, spec_of(tokenizer="large"))
     assert store.tokens(0, store.num_tokens).tolist() == [97, 98, 100_257, 99, 100_257]

@@ -10,6 +10,7 @@ import pytest
 
 from lmplay.plans import list_plans, load_plan, parse_plan
 from lmplay.train.config import TrainConfig
+from lmplay.train.request import check_stage_settings
 from lmplay.utils.errors import WrongUsageError
 
 FULL: dict[str, Any] = {
@@ -91,7 +92,12 @@ def test_builtin_text_in_the_short_form() -> None:
             "test: stages[1].datasets.wikki: there is no dataset of this name; did you mean",
         ),
         ("stages.1.datasets.wiki", 0, "test: stages[1].datasets.wiki: the weight 0 is not a share"),
-        ("stages.1.datasets.wiki", "1", "test: stages[1].datasets.wiki: "),
+        ("stages.1.datasets.wiki", "1", 'test: stages[1].datasets.wiki: a number is needed, and this is "1"'),
+        ("stages.1.datasets.wiki", float("inf"), "test: stages[1].datasets.wiki: a finite number is needed"),
+        ("stages.0.epochs", float("inf"), "test: stages[0].epochs: a finite number is needed"),
+        ("stages.1", None, "test: stages[1]: an object is needed, and this is null"),
+        ("datasets", ..., "test: datasets: this key is missing"),
+        ("stages.1.packing", "documents", 'test: stages[1].packing: "documents" is not known; did you mean document?'),
         ("stages.1.epochs", 1, "test: stages[1]: give one budget"),
         ("stages.1.tokens", ..., "test: stages[1]: give one budget"),
         ("stages.1.name", "mix", "test: stages[1].name: another stage is called 'mix'"),
@@ -106,6 +112,7 @@ def test_builtin_text_in_the_short_form() -> None:
         ("datasets.qa.document_start", "^a", "test: datasets.qa.document_start: only rows of text are joined"),
         ("datasets.qa.template", "{truth} {prompt}", "test: datasets.qa.template: it holds {prompt} once and ends"),
         ("datasets.wiki.args.token", "hf_x", "test: datasets.wiki.args.token: a plan does not hold this; log in with"),
+        ("datasets.qa", {"like": ["docs"]}, "test: datasets.qa.like: the name of a dataset is needed, and this is ["),
         ("datasets.qa", {"like": "docz"}, "test: datasets.qa.like: there is no dataset 'docz'; did you mean docs"),
     ],
 )
@@ -114,6 +121,25 @@ def test_each_mistake_is_named_with_its_place(path: str, value: Any, message: st
         parse(changed(path, value))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lrr": 1}, "test: stages[1].train.lrr: unknown key; did you mean lr?"),
+        ({"lr": -1}, "test: stages[1].train.lr: it must be greater than 0, and this is -1"),
+        ({"schedule": "cosin"}, 'test: stages[1].train.schedule: "cosin" is not known; did you mean cosine?'),
+    ],
+)
+def test_what_a_stage_changes_of_the_training_is_checked_in_its_place(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(WrongUsageError) as caught:
+        check_stage_settings(parse(changed("stages.1.train", settings)))
+    assert str(caught.value) == message
+
+
+def test_a_whole_number_may_be_written_with_an_exponent() -> None:
+    plan = parse(json.loads(json.dumps(changed("stages.1.tokens", "N")).replace('"N"', "1e9")))
+    assert plan.stages[1].tokens == 10**9
 
 
 def test_a_dataset_can_be_like_another_with_changes() -> None:
@@ -136,7 +162,9 @@ def test_a_cycle_of_names_is_refused() -> None:
         ([], "test: a plan is a JSON object"),
         ({"a": {"dataset": "wikipdia", "epochs": 1}}, "test: a.dataset: there is no known dataset 'wikipdia'; did you"),
         ({"a": {"dataset": "wikipedia"}}, "test: a: the stage has no `epochs`"),
-        ({"a": {"dataset": "wikipedia", "epochs": 0}}, "test: a.epochs: "),
+        ({"a": {"dataset": "wikipedia", "epochs": 0}}, "test: a.epochs: a number above zero is needed, and this is 0"),
+        ({"a": {"dataset": "wikipedia", "epochs": float("inf")}}, "test: a.epochs: a number above zero is needed"),
+        ({"a": {"dataset": ["wikipedia"], "epochs": 1}}, "test: a.dataset: a name is needed"),
         ({"a": {"dataset": "wikipedia", "epoch": 1}}, "test: a.epoch: unknown key; did you mean epochs?"),
     ],
 )
@@ -153,6 +181,8 @@ def test_mistakes_in_the_short_form(plan: Any, message: str) -> None:
         (b'{"a": 1, "a": 2}', "the key 'a' stands twice"),
         (b'{"a": {"dataset": "pydocs", "epochs": NaN}}', "NaN is not a number"),
         (b"\xff\xfe", "not UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a": {"dataset": "pydocs", "epochs": ' + b"1" * 5000 + b"}}", "integer string"),
     ],
 )
 def test_unreadable_files_are_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
@@ -183,7 +213,9 @@ def test_every_ready_plan_reads_and_says_what_it_is_for(name: str) -> None:
 @pytest.mark.parametrize("name", list_plans())
 def test_a_plan_survives_the_way_through_a_run_file(name: str) -> None:
     plan = load_plan(name)
-    again = parse_plan(json.loads(json.dumps(plan.model_dump(mode="json"))), name=name, folder=plan.folder)
+    again = parse_plan(
+        json.loads(json.dumps(plan.model_dump(mode="json"))), name=name, folder=plan.folder, label=plan.label
+    )
     assert again == plan
 
 

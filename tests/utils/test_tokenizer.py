@@ -46,5 +46,5 @@ def test_the_end_marker_in_a_text_is_text() -> None:
 
 
 def test_an_unknown_tokenizer_names_the_known_ones() -> None:
-    with pytest.raises(LMPlayError, match=r"known are .*gpt2"):
-        get_tokenizer("gpt9")
+    with pytest.raises(LMPlayError, match=r"'word2vec' is not known; known are .*gpt2"):
+        get_tokenizer("word2vec")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -83,13 +85,15 @@ class DietSummary:
     @property
     def notice(self) -> str | None:
         """What a person should know: how much did not fit."""
-        if not self.cut_documents and not self.dropped_documents:
+        lost = []
+        if self.cut_documents:
+            lost.append(f"{self.cut_documents:,} are cut at the end of their row ({self.cut_targets:,} targets lost)")
+        if self.dropped_documents:
+            lost.append(f"{self.dropped_documents:,} are dropped, since their beginning fills a row")
+        if not lost:
             return None
-        return (
-            f"{self.dataset}: {self.cut_documents:,} documents were cut at the end of their row "
-            f"({self.cut_targets:,} targets lost), and {self.dropped_documents:,} dropped whose beginning fills a row; "
-            "a larger train.sequence_length keeps more"
-        )
+        what = f"{self.dataset}: of {self.documents:,} documents {' and '.join(lost)}"
+        return f"{what}; a larger train.sequence_length keeps more"
 
 
 @lru_cache(maxsize=64)
@@ -100,10 +104,11 @@ def _permutation(size: int, key: int) -> Permutation:
 def open_parts(plan: Plan, name: str, progress: Progress | None) -> tuple[Part, Part]:
     """(training, held out) of a dataset of a plan, prepared now if need be."""
     spec = plan.datasets[name]
-    store = prepare(spec, folder=plan.folder, progress=progress)
-    if spec.validation.split is None:
-        return split(store, spec.validation)
-    return whole(store), whole(_held_out_store(plan, spec, progress))
+    with named_in_plan(plan, name):
+        store = prepare(spec, folder=plan.folder, progress=progress)
+        if spec.validation.split is None:
+            return split(store, spec.validation)
+        return whole(store), whole(_held_out_store(plan, spec, progress))
 
 
 def open_held_out(plan: Plan, name: str, progress: Progress | None) -> Part:
@@ -111,7 +116,17 @@ def open_held_out(plan: Plan, name: str, progress: Progress | None) -> Part:
     spec = plan.datasets[name]
     if spec.validation.split is None:
         return open_parts(plan, name, progress)[1]
-    return whole(_held_out_store(plan, spec, progress))
+    with named_in_plan(plan, name):
+        return whole(_held_out_store(plan, spec, progress))
+
+
+@contextlib.contextmanager
+def named_in_plan(plan: Plan, name: str) -> Iterator[None]:
+    """Puts the place in the plan's file before what is wrong with the description of a dataset."""
+    try:
+        yield
+    except WrongUsageError as error:
+        raise WrongUsageError(f"{plan.label}: datasets.{name}.{error}") from error
 
 
 def _held_out_store(plan: Plan, spec: DatasetSpec, progress: Progress | None) -> Any:

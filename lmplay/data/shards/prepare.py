@@ -25,6 +25,7 @@ from lmplay.data.sources import Source, open_source
 from lmplay.data.text.documents import Reader
 from lmplay.plans import DatasetSpec
 from lmplay.utils.files import to_json
+from lmplay.utils.tokenizer import check_tokenizer
 
 CODE_VERSION = 2
 """Raised whenever the same source would give other tokens: readers, templates, ends of documents."""
@@ -65,6 +66,7 @@ def locate(
 
     Takes a moment where source files are met for the first time: their sums are part of the key.
     """
+    check_tokenizer(spec.tokenizer)
     reader = Reader(spec)
     source = open_source(spec, columns=reader.columns, split=split, folder=folder)
     identity = {

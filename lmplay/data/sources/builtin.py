@@ -30,7 +30,7 @@ class BuiltinSource:
 
     def __init__(self, name: str, *, split: str | None = None) -> None:
         if split is not None:
-            raise WrongUsageError(f"the built-in text {name!r} has no splits; leave `validation.split` out")
+            raise WrongUsageError(f"validation.split: the built-in text {name!r} has no splits; leave it out")
         self.label = name
         self._name = name
         self._next = 0

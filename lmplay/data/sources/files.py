@@ -100,11 +100,11 @@ def _chosen_files(
         wanted = split or "train"
         if wanted not in patterns:
             hint = did_you_mean(wanted, patterns) or f"; there are {', '.join(patterns)}"
-            raise WrongUsageError(f"args.data_files has no split {wanted!r}{hint}")
+            raise WrongUsageError(f"args.data_files: there is no split {wanted!r}{hint}")
         patterns = patterns[wanted]
     elif split not in (None, "train"):
         raise WrongUsageError(
-            f"the split {split!r} needs args.data_files by split, as in "
+            f"args.data_files: the split {split!r} needs files by split, as in "
             f'{{"train": "train.jsonl", "{split}": "{split}.jsonl"}}'
         )
     if patterns is None:
@@ -112,12 +112,14 @@ def _chosen_files(
     if isinstance(patterns, str):
         patterns = [patterns]
     if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns) or not patterns:
-        raise WrongUsageError("args.data_files is a file or pattern, a list of them, or these by split")
+        raise WrongUsageError("args.data_files: a file or pattern is needed, a list of them, or these by split")
     files: list[Path] = []
     named = True
     for pattern in patterns:
         if "://" in pattern:
-            raise WrongUsageError(f"{pattern} is no local file; download it, or use a source of the kind hub")
+            raise WrongUsageError(
+                f"args.data_files: {pattern} is no local file; download it, or use a source of the kind hub"
+            )
         path = base / Path(pattern).expanduser()
         if path.is_dir():
             files += _inside(path, kind)
@@ -130,16 +132,18 @@ def _chosen_files(
             named = False
             if not any(match.is_file() for match in found):
                 neighbours = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-                raise LMPlayError(f"there is no file {path}{did_you_mean(path.name, neighbours)}")
+                raise WrongUsageError(f"args.data_files: there is no file {path}{did_you_mean(path.name, neighbours)}")
     return files, named
 
 
 def _inside(folder: Path, kind: SourceKind) -> list[Path]:
     suffixes = SUFFIXES[kind]
     if not folder.is_dir():
-        raise LMPlayError(f"there is no folder {folder}")
+        raise WrongUsageError(f"args.data_dir: there is no folder {folder}")
     files = sorted(file for file in folder.rglob("*") if plain_suffix(file) in suffixes and file.is_file())
     if not files:
         endings = ", ".join(suffixes)
-        raise LMPlayError(f"{folder} holds no {kind} files ({endings}, or these with {', '.join(COMPRESSIONS)})")
+        raise WrongUsageError(
+            f"args: {folder} holds no {kind} files ({endings}, or these with {', '.join(COMPRESSIONS)})"
+        )
     return files

@@ -101,7 +101,7 @@ def _find(name: str) -> tuple[Callable[..., Any], str | None]:
             points = {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
             if name not in points:
                 hint = did_you_mean(name, points) or '; name it as "package.module:function"'
-                raise WrongUsageError(f"no installed package registers the dataset {name!r}{hint}")
+                raise WrongUsageError(f"args.entry_point: no installed package registers the dataset {name!r}{hint}")
             found = points[name].load()
             distribution = points[name].dist
             version = f"{distribution.name} {distribution.version}" if distribution is not None else None

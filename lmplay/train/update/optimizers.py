@@ -25,10 +25,7 @@ def apply_freezing(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     """Set `requires_grad` from the tags and `patterns` (`blocks.0.*`, a whole name, or a prefix); returns the frozen
     names.
     """
-    names = [name for name, _ in model.named_parameters()]
-    for pattern in patterns:
-        if not any(_matches(name, pattern) for name in names):
-            raise WrongUsageError(f"train.freeze: no parameter matches {pattern!r}{did_you_mean(pattern, names)}")
+    check_freezing(patterns, [name for name, _ in model.named_parameters()])
     frozen = []
     for name, parameter in model.named_parameters():
         if not hasattr(parameter, "frozen_by_model"):
@@ -40,6 +37,13 @@ def apply_freezing(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         if parameter.is_floating_point():
             parameter.requires_grad_(name not in frozen)
     return frozen
+
+
+def check_freezing(patterns: Sequence[str], names: Sequence[str]) -> None:
+    """`WrongUsageError` for a pattern that is the name of no parameter."""
+    for pattern in patterns:
+        if not any(_matches(name, pattern) for name in names):
+            raise WrongUsageError(f"train.freeze: no parameter matches {pattern!r}{did_you_mean(pattern, names)}")
 
 
 def _matches(name: str, pattern: str) -> bool:

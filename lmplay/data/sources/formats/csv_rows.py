@@ -33,7 +33,9 @@ class CSVReader(FileReader):
                     strict=True,
                 )
             except TypeError as error:
-                raise WrongUsageError(f"args.delimiter and args.quotechar are single characters: {error}") from error
+                raise WrongUsageError(
+                    f"args.delimiter: it and args.quotechar are single characters: {error}"
+                ) from error
             try:
                 names = self._options.get("column_names") or next(cells, [])
                 filled = (row for row in cells if row)

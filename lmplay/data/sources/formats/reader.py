@@ -41,7 +41,9 @@ class FileReader(ABC):
         try:
             codecs.lookup(self._encoding)
         except LookupError as error:
-            raise WrongUsageError(f"there is no text encoding {self._encoding!r}; the usual one is utf-8") from error
+            raise WrongUsageError(
+                f"args.encoding: there is no text encoding {self._encoding!r}; the usual one is utf-8"
+            ) from error
 
     @abstractmethod
     def rows(self) -> Iterator[Row]:

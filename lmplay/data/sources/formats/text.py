@@ -31,7 +31,9 @@ class TextReader(FileReader):
             elif sample_by == "paragraph":
                 pieces = self._paragraphs(text)
             else:
-                raise WrongUsageError(f'args.sample_by is "document", "paragraph" or "line", not {sample_by!r}')
+                raise WrongUsageError(
+                    f'args.sample_by: {sample_by!r} is not known; known are "document", "paragraph" and "line"'
+                )
             try:
                 for piece in itertools.islice(pieces, self.cursor.row, None):
                     self.position = opened.position
