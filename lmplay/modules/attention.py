@@ -11,6 +11,7 @@ from torch import nn
 from lmplay.modules.dropout import Dropout
 from lmplay.modules.dropped_attention import dropped_attention, takes_dropped_attention
 from lmplay.modules.masks import causal_mask
+from lmplay.modules.packed_attention import packed_attention, takes_packed_attention
 
 
 class MultiheadAttention(nn.Module):
@@ -49,7 +50,10 @@ class MultiheadAttention(nn.Module):
             mask = causal_mask(length, total, device=x.device)
         dropout = self.attn_dropout if self.training else 0.0
         causal = mask is None and self.causal and length > 1
-        if takes_dropped_attention(q, k, dropout):
+        blocks: Any = getattr(mask, "blocks", None)  # of packed rows, on CUDA
+        if mask is not None and takes_packed_attention(q, blocks, dropout):
+            y = packed_attention(q, k, v, blocks=blocks, mask=mask)
+        elif takes_dropped_attention(q, k, dropout):
             y = dropped_attention(q, k, v, dropout=dropout, causal=causal, mask=mask)
         else:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)

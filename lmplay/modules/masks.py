@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from lmplay.modules.packed_attention import document_blocks, has_packed_kernel
+
 
 def causal_mask(queries: int, keys: int, *, device: torch.device | None = None) -> torch.Tensor:
     """`(T, S)`: the queries are the last T of S positions, and each sees itself and what came before."""
@@ -11,11 +13,17 @@ def causal_mask(queries: int, keys: int, *, device: torch.device | None = None) 
 
 
 def document_mask(documents: torch.Tensor, *, causal: bool = True) -> torch.Tensor:
-    """`(B, 1, T, T)` from the document index of each position `(B, T)`: no token sees another document."""
+    """`(B, 1, T, T)` from the document index of each position `(B, T)`: no token sees another document.
+
+    On CUDA the mask carries its `blocks` besides, for the kernel in `packed_attention.py`.
+    """
     same = documents.unsqueeze(2) == documents.unsqueeze(1)  # (B, T, T)
     if causal:
         same = same.tril()
-    return same.unsqueeze(1)
+    mask = same.unsqueeze(1)
+    if has_packed_kernel(documents):
+        mask.blocks = document_blocks(documents, causal=causal)  # type: ignore[attr-defined]
+    return mask
 
 
 def left_padding_mask(padding: torch.Tensor, queries: int, keys: int, *, causal: bool = True) -> torch.Tensor:
