@@ -1,4 +1,4 @@
-"""Batches of a stage from any position on, as tensors on the device, one prepared ahead.
+"""Batches of a stage from any position on, as tensors on the device, two prepared ahead.
 
 The data room says which tokens make which row; here is only the way from its numpy arrays to the device.
 """
@@ -6,7 +6,6 @@ The data room says which tokens make which row; here is only the way from its nu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmplay.data import Batch
+from lmplay.data import Batch, prefetch
 from lmplay.modules.losses import IGNORE
 
 
@@ -86,21 +85,10 @@ def _copy(array: np.ndarray, device: torch.device) -> Tensor:
 def batches(
     source: Rows, *, first_row: int, end_row: int, batch_size: int, piece_size: int, device: torch.device
 ) -> Iterator[DeviceBatch]:
-    """Rows `first_row` to `end_row`, `batch_size` at a time, the next one read while this one is computed.
+    """Rows `first_row` to `end_row`, `batch_size` at a time, the next ones read, and copied, while one is computed."""
 
-    The thread only fetches: the order is that of the positions, whatever its timing.
-    """
+    def fetch(first: int, count: int) -> DeviceBatch:
+        return to_device(source.rows(first, count), first_row=first, piece_size=piece_size, device=device)
 
-    def fetch(first: int) -> DeviceBatch:
-        batch = source.rows(first, min(batch_size, end_row - first))
-        return to_device(batch, first_row=first, piece_size=piece_size, device=device)
-
-    if first_row >= end_row:
-        return
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed") as thread:
-        coming: Future[DeviceBatch] = thread.submit(fetch, first_row)
-        for first in range(first_row, end_row, batch_size):
-            batch = coming.result()
-            if first + batch_size < end_row:
-                coming = thread.submit(fetch, first + batch_size)
-            yield batch
+    spans = ((first, min(batch_size, end_row - first)) for first in range(first_row, end_row, batch_size))
+    yield from prefetch(fetch, spans)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lmplay.data import open_stage, prefetch
 from lmplay.data.batch import Batch
@@ -26,17 +29,28 @@ def test_the_order_is_that_of_the_asking(depth: int, workers: int) -> None:
     assert np.concatenate([batch.tokens for batch in batches])[:, 0].tolist() == list(range(60))
 
 
-def test_workers_and_seeks_see_the_same_bytes() -> None:
-    stage = open_stage(load_plan("quickstart"), 0, sequence_length=64)
-    spans = [(first, 8) for first in range(0, 240, 8)]
-    plain = [stage.rows(first, count) for first, count in spans]
-    for workers in (1, 3):
-        for batch, expected in zip(prefetch(stage.rows, spans, depth=4, workers=workers), plain, strict=True):
-            assert np.array_equal(batch.tokens, expected.tokens)
-            assert np.array_equal(batch.targets, expected.targets)
-    again = open_stage(load_plan("quickstart"), 0, sequence_length=64)
-    for batch, expected in zip(prefetch(again.rows, spans[17:]), plain[17:], strict=True):
-        assert np.array_equal(batch.tokens, expected.tokens)
+@settings(max_examples=25)
+@given(
+    packing=st.sampled_from(["stream", "document", "pad"]),
+    first=st.integers(0, 900),
+    batch_size=st.integers(1, 40),
+    depth=st.integers(1, 5),
+    workers=st.integers(1, 4),
+)
+def test_any_workers_after_any_seek_see_the_same_bytes(
+    packing: Any, first: int, batch_size: int, depth: int, workers: int
+) -> None:
+    """The plain way: one row at a time, by a stage that has read nothing before."""
+    stage, again = (open_stage(load_plan("quickstart"), 0, sequence_length=32, packing=packing) for _ in range(2))
+    spans = [(first + n * batch_size, batch_size) for n in range(3)]
+    read = list(prefetch(stage.rows, spans, depth=depth, workers=workers))
+    for row in range(3 * batch_size):
+        batch, expected = read[row // batch_size], again.rows(first + row, 1)
+        assert np.array_equal(batch.tokens[row % batch_size], expected.tokens[0])
+        assert np.array_equal(batch.targets[row % batch_size], expected.targets[0])
+        if batch.documents is not None:
+            assert expected.documents is not None
+            assert np.array_equal(batch.documents[row % batch_size], expected.documents[0])
 
 
 def test_an_error_comes_where_its_batch_would_have() -> None:

@@ -98,6 +98,20 @@ def test_data_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@pytest.mark.parametrize("packing", ["stream", "document"])
+def test_any_ten_thousand_rows_of_seven_to_three_hold_the_shares_of_tokens(packing: Any) -> None:
+    names = ("pydocs", "stdlib")
+    datasets = {name: {"source": "builtin", "args": {"name": name}} for name in names}
+    stage = {"name": "mix", "datasets": {"pydocs": 0.7, "stdlib": 0.3}, "samples": 15_000}
+    data = open_stage(plan_of(stage, **datasets), 0, sequence_length=16, packing=packing)
+    tokens = (data.rows(0, 15_000).targets != IGNORED).sum(axis=1)
+    of_pydocs = np.array([data.dataset_of(row) == "pydocs" for row in range(15_000)])
+    both, first = (np.concatenate([[0], np.cumsum(counted)]) for counted in (tokens, tokens * of_pydocs))
+    shares = (first[10_000:] - first[:-10_000]) / (both[10_000:] - both[:-10_000])
+    assert shares.size == 5001
+    assert np.abs(shares - 0.7).max() < 0.001
+
+
 @pytest.mark.parametrize("packing", ["stream", "document", "pad"])
 def test_weights_are_shares_of_tokens_whatever_the_packing(tmp_path: Path, packing: Any) -> None:
     import json

@@ -1,4 +1,4 @@
-"""Batches read ahead in the background. The order is that of the asking, whatever the number of threads.
+"""Batches read ahead in the background, for `lmplay.train`. The order is that of the asking, for any number of threads.
 
 Reading from mapped shards waits for the disk when they are not in memory: a thread waits instead of the trainer.
 """
@@ -9,27 +9,28 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar
 
-from lmplay.data.batch import Batch
+Read = TypeVar("Read")
 
 
 def prefetch(
-    rows: Callable[[int, int], Batch], spans: Iterable[tuple[int, int]], *, depth: int = 2, workers: int = 1
-) -> Generator[Batch]:
-    """`rows(first, count)` for each of the spans, in order; up to `depth` batches are ready before they are asked for.
+    read: Callable[[int, int], Read], spans: Iterable[tuple[int, int]], *, depth: int = 2, workers: int = 1
+) -> Generator[Read]:
+    """`read(first, count)` for each of the spans, in order; up to `depth` results are ready before they are asked for.
 
     An error of a read is raised where its batch would have come. Closing the generator ends the threads.
     """
     assert depth >= 1
     with ThreadPoolExecutor(workers, thread_name_prefix="prefetch") as threads:
-        coming: deque[Future[Batch]] = deque()
+        coming: deque[Future[Read]] = deque()
         remaining = iter(spans)
         try:
-            coming.extend(threads.submit(rows, first, count) for first, count in islice(remaining, depth))
+            coming.extend(threads.submit(read, first, count) for first, count in islice(remaining, depth))
             while coming:
-                batch = coming.popleft().result()
-                coming.extend(threads.submit(rows, first, count) for first, count in islice(remaining, 1))
-                yield batch
+                result = coming.popleft().result()
+                coming.extend(threads.submit(read, first, count) for first, count in islice(remaining, 1))
+                yield result
         finally:
             for future in coming:
                 future.cancel()
