@@ -2,6 +2,8 @@
 
 - preparing a jsonl file of a hundred megabytes (reading, parsing, hashing, encoding, writing, summing) against what
   tiktoken's own batch call reaches on the same texts with the same cores, in alternation; target: at least 90%;
+- memory at its highest while such a file, and one of a quarter of its size, is prepared in a process of its own: it
+  does not grow with the file (a test prepares a file larger than the memory that the system lets the process have);
 - the first batch of a second start with a warm cache, in a process of its own; target: under a second;
 - rows a second in training order, and packing efficiency of each mode.
 
@@ -36,6 +38,16 @@ from lmplay.data import open_stage
 from lmplay.plans import load_plan
 open_stage(load_plan("code"), 0, sequence_length=1024).rows(0, 50)
 print(time.perf_counter() - started)
+"""
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from lmplay.data.shards.prepare import prepare
+from lmplay.plans import DatasetSpec
+prepare(DatasetSpec(source="json", args={"data_files": sys.argv[2]}), folder=Path(sys.argv[1]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
@@ -92,6 +104,20 @@ def measure_preparing(megabytes: int, rounds: int) -> None:
         print(f"  ratio, median (range)  {statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})")
 
 
+def measure_memory(megabytes: int) -> None:
+    texts = texts_of_stdlib(megabytes)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["LMPLAY_CACHE"] = str(Path(folder, "cache"))
+        for part in (4, 1):
+            path = Path(folder, f"{part}.jsonl")
+            lines = (json.dumps({"text": text}) + "\n" for text in texts[: len(texts) // part])
+            with path.open("w", encoding="utf-8") as file:
+                file.writelines(lines)
+            program = [sys.executable, "-c", PEAK, folder, path.name]
+            done = subprocess.run(program, capture_output=True, text=True, check=True)
+            print(f"preparing {path.stat().st_size >> 20} MB takes {int(done.stdout) >> 10} MB of memory at the most")
+
+
 def measure_opening(plan: Plan) -> None:
     stage = open_stage(plan, 0, sequence_length=1024)
     program = [sys.executable, "-c", FIRST_BATCH]
@@ -120,6 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ["LMPLAY_CACHE"] = folder
         measure_opening(load_plan("code"))
     measure_preparing(options.megabytes, options.rounds)
+    measure_memory(options.megabytes)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from lmplay.data.shards.prepare import locate, prepare
 from lmplay.data.sources import hub, open_source
 from lmplay.plans import DatasetSpec, Plan, load_plan, parse_plan
 from lmplay.utils.errors import LMPlayError
+from tests.data.fake_hub import COMMIT, TOKEN, fake_hub
 
 README = """---
 configs:
@@ -152,5 +156,64 @@ def test_gated_missing_and_unreachable_datasets_are_told_apart() -> None:
     # Made without their response, which only their own message needs.
     gated, missing = (kind.__new__(kind) for kind in (GatedRepoError, RepositoryNotFoundError))
     assert "gated" in hub._no_dataset("a/b", gated)
+    wrapped = RuntimeError("a reader's own words")
+    wrapped.__cause__ = gated
+    assert hub._is_gated(wrapped)
+    assert not hub._is_gated(RuntimeError("a reader's own words"))
     assert "there is no dataset 'a/b'" in hub._no_dataset("a/b", missing)
     assert "--plan quickstart" in hub._no_dataset("a/b", OSError("[Errno -2] Name or service not known"))
+
+
+READ = """
+import json, os, sys
+from pathlib import Path
+from lmplay.data.shards.prepare import prepare
+from lmplay.plans import DatasetSpec
+from lmplay.utils.errors import LMPlayError
+
+def read(limit, token=None, split=None):
+    os.environ.pop("HF_TOKEN", None)
+    if token:
+        os.environ["HF_TOKEN"] = token
+    try:
+        spec = DatasetSpec(source="hub", args={"path": "who/tales", "name": "tales"}, max_tokens=limit)
+        manifest = prepare(spec, folder=Path(), split=split).manifest
+        return manifest.model_dump(include={"documents", "tokens", "identity"})
+    except LMPlayError as error:
+        return str(error)
+
+for line in sys.stdin:
+    print(json.dumps(read(*json.loads(line))), flush=True)
+"""
+
+
+def test_a_gated_dataset_is_read_with_the_token_up_to_its_budget_and_no_further() -> None:
+    with fake_hub() as hub:
+        at_home = {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        reader = subprocess.Popen(
+            [sys.executable, "-c", READ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **at_home},
+            text=True,
+        )
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+
+        def read(*arguments: Any) -> Any:
+            reader.stdin.write(json.dumps(arguments) + "\n")
+            reader.stdin.flush()
+            return json.loads(reader.stdout.readline())
+
+        with reader:
+            assert "the dataset 'who/tales' is gated: ask for access on its page, then log in" in read(20_000)
+            assert 20_000 <= read(20_000, TOKEN)["tokens"] < 20_100
+            assert not [path for path, _ in hub.asked if "train-00001" in path]  # the first shard was enough
+            everything = read(None, TOKEN)
+            assert everything["documents"] == 9600
+            assert everything["identity"]["source"]["revision"] == COMMIT
+            assert read(None, TOKEN, "validation")["documents"] == 40
+            asked = len(hub.asked)
+            assert read(None) == everything  # prepared once, it needs neither the hub nor the token
+            assert len(hub.asked) == asked
+            reader.stdin.close()

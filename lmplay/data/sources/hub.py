@@ -104,6 +104,8 @@ class HubSource:
         except LMPlayError:
             raise
         except Exception as error:  # whatever a format's reader or the network may raise
+            if _is_gated(error):
+                raise LMPlayError(_gated(self._path)) from error
             raise LMPlayError(f"{self.label} can't be read after row {self._rows_read}: {_one_line(error)}") from error
 
     def _commit(self) -> str:
@@ -139,17 +141,34 @@ def _no_dataset(path: str, error: Exception) -> str:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, GatedRepoError):
-        return f"the dataset {path!r} is gated: ask for access on its page, then log in with: hf auth login"
+        return _gated(path)
     if isinstance(error, RevisionNotFoundError):
         return f"the dataset {path!r} has no such revision; see its page for the branches there are"
     if isinstance(error, RepositoryNotFoundError):
         return (
             f"there is no dataset {path!r} on the Hugging Face hub, or it is private; check the name, "
-            "or log in with: hf auth login"
+            "or log in with: hf auth login, or set HF_TOKEN"
         )
     return (
         f"the dataset {path!r} can't be read from the Hugging Face hub ({_one_line(error)}); "
         "without a network, train on the built-in text: --plan quickstart"
+    )
+
+
+def _is_gated(error: BaseException | None) -> bool:
+    """A gated dataset's description is open, its files are not; `datasets` wraps the refusal in errors of its own."""
+    from huggingface_hub.errors import GatedRepoError
+
+    while error is not None:
+        if isinstance(error, GatedRepoError) or "is a gated dataset" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _gated(path: str) -> str:
+    return (
+        f"the dataset {path!r} is gated: ask for access on its page, then log in with: hf auth login, or set HF_TOKEN"
     )
 
 
