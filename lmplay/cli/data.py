@@ -187,6 +187,10 @@ def show(
         _print_facts(console, facts, sequence_length)
     else:
         console.print(f"{dataset}, row {row}, {packing}, {sequence_length} tokens", style="bold", markup=False)
+        if console.color_system is None:
+            for span in spans:
+                console.print(_span_lines(span), markup=False, soft_wrap=True)
+            return
         console.print(_row_text(spans))
         console.print(
             "\ncolours change at borders of documents; dim: read, not learned; ¶ end of text; · padding",
@@ -333,6 +337,16 @@ def _print_facts(console: Console, facts: DatasetFacts, sequence_length: int) ->
     console.print(table)
 
 
+def _span_lines(span: Span) -> str:
+    """A stretch of a row where there are no colours to tell it by."""
+    kind = "padding" if span.padding else "learned" if span.learned else "read"
+    return f"[document {span.document}, {kind}, {span.tokens} tokens]\n{_marked_ends(span.text)}".rstrip()
+
+
+def _marked_ends(text: str) -> str:
+    return text.replace("<|endoftext|>", "¶")
+
+
 def _row_text(spans: list[Span]) -> Text:
     text = Text()
     for span in spans:
@@ -340,5 +354,5 @@ def _row_text(spans: list[Span]) -> Text:
             text.append(f" ·· {span.tokens} tokens of padding", style="dim")
             continue
         colour = _DOCUMENT_COLOURS[span.document % len(_DOCUMENT_COLOURS)]
-        text.append(span.text.replace("<|endoftext|>", "¶"), style=colour if span.learned else f"dim {colour}")
+        text.append(_marked_ends(span.text), style=colour if span.learned else f"dim {colour}")
     return text

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lmplay.cli.viewer_panel import describe_event
+from lmplay.cli.viewer_panel import describe_event, stage_line
 from lmplay.plans import list_plans, load_plan, plans_folder
 from lmplay.runs import JsonlTail, list_checkpoints, read_run_file, resolve_run
 from lmplay.runs.layout import CHECKPOINTS, EVENTS
@@ -48,6 +48,7 @@ def show(
     if json:
         pointers = {name: _name_of(read_pointer(path / CHECKPOINTS, name)) for name in ("latest", "best")}
         answer = {**summary.as_json(), "asked": asked, "config": dict(summary.config), "checkpoints": checkpoints}
+        answer["by_stage"] = summary.status.fields.get("by_stage") or []
         typer.echo(to_json({**answer, **pointers, "status": dict(summary.status.fields), "events": happened}))
         return
     console = Console(highlight=False)
@@ -216,6 +217,12 @@ def _sections(path: Path, asked: Mapping[str, Any], summary: RunSummary) -> list
             (f"{stage[unit]:,} {unit}" for unit in ("tokens", "samples", "epochs") if stage.get(unit)), "1 epoch"
         )
         stages[str(stage.get("name"))] = f"{budget} of {_datasets(stage.get('datasets'))}"
+    begun = [done for done in status.fields.get("by_stage") or () if done.get("steps")]
+    for done in begun:
+        stages[done["name"]] = f"{stages.get(done['name'], '')}\n{stage_line(done)}".lstrip()
+    if len(begun) > 1:
+        counters = ("steps", "samples", "tokens", "seconds")
+        stages["all"] = stage_line({key: sum(done[key] for done in begun) for key in counters})
     settings = {"experiment": summary.experiment, "plan": summary.plan, "seed": summary.seed, **summary.config}
     return [
         (path.name, now),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,11 @@ def describe_event(row: dict[str, Any]) -> str:
     kind, step = row.get("event"), row.get("step")
     at = f" at step {step:,}" if isinstance(step, int) else ""
     if kind == "stage":
-        return f"stage {row.get('stage', '')} begins{at}"
+        rows, fill = row.get("rows"), row.get("fill")
+        diet = f": {rows:,} samples, {fill:.1%} full" if isinstance(rows, int) and isinstance(fill, float) else ""
+        return f"stage {row.get('stage', '')} begins{at}{diet}"
+    if kind == "stage_ended":
+        return f"stage {row.get('stage', '')} ended{at}: {stage_line(row)}"
     if kind == "profiled":
         return f"profile{at}: {row.get('trace')}"
     if kind == "saved":
@@ -159,6 +163,16 @@ def describe_event(row: dict[str, Any]) -> str:
     if kind in ("refused", "rejected", "expired"):
         return f"request {row.get('action') or row.get('file')} {kind}{at}: {row.get('reason', '')}".rstrip(": ")
     return ""
+
+
+def stage_line(done: Mapping[str, Any]) -> str:
+    """What a stage has seen and what it cost, from the counters that the worker keeps of it."""
+    parts = [f"{done.get('steps') or 0:,} steps, {format_count(done.get('samples'))} samples"]
+    parts.append(f"{format_count(done.get('tokens'))} tokens in {format_seconds(done.get('seconds'))}")
+    for key, name in (("loss", "loss"), ("validation_loss", "validation")):
+        if isinstance(done.get(key), int | float):
+            parts.append(f"{name} {format_loss(done[key])}")
+    return ", ".join(parts)
 
 
 def plain_lines(view: RunView, update: Update) -> Iterator[str]:

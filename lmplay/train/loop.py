@@ -213,6 +213,7 @@ class Trainer:
         if not self.course.is_last_stage:  # the last one's end is saved when it has been validated
             self.save()
         self.report.flush()
+        self.report.stage_ends()
         self.course.next_stage()
         if not self.course.ended:
             self._enter_stage(self.step)

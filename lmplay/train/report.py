@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -107,7 +107,15 @@ class Report:
     # Everything else
 
     def stage_begins(self) -> None:
-        self._log.event("stage", stage=self._course.stage.name, step=self._course.progress.step)
+        stage, progress = self._course.stage, self._course.progress
+        self._log.event("stage", stage=stage.name, step=progress.step, **stage.data.figures)
+        if not progress.row:
+            for notice in stage.data.notices:
+                self.warn(notice, step=progress.step)
+
+    def stage_ends(self) -> None:
+        done = asdict(self._course.stage_progress)
+        self._log.event("stage_ended", stage=done.pop("name"), step=self._course.progress.step, **done)
 
     def validated(self, result: Validation, *, bytes_per_token: float, sample: str | None) -> None:
         progress = self._course.progress
@@ -150,5 +158,6 @@ class Report:
             "total_steps": total,
             "samples": progress.samples,
             "tokens": progress.tokens,
+            "by_stage": [asdict(stage) for stage in progress.stages],
             "eta_seconds": eta,
         }

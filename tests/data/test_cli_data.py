@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
+
+from lmplay.data import IGNORED, open_stage
+from lmplay.plans import load_plan
+from lmplay.utils import get_tokenizer
 
 LMPlay = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -72,6 +79,11 @@ def test_plans_are_listed_and_shown(
     (stage,) = shown["stages"]
     assert (stage["sequence_length"], stage["batch_size"], stage["exact"]) == (64, 50, False)
     assert stage["seconds"] == pytest.approx(stage["rows"] * 64 / 100)
+    assert shown["total"]["disk"] == stage["disk"] > 3 * stage["tokens"] / 2  # two epochs; a mask is a byte a token
+    guessed = answer(call("plans", "show", str(qa_plan), "--experiment", "test_runner", "--json"))
+    assert isinstance(guessed, dict)
+    assert guessed["total"]["seconds"] > 0
+    assert guessed["speed_from"].startswith("a guess")
 
 
 def test_a_dataset_is_prepared_shown_verified_mended_and_pruned(
@@ -154,13 +166,57 @@ def test_mistakes_are_one_line(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_pair_plan_trains_through_the_command(lmplay: LMPlay, qa_plan: Path) -> None:
-    done = lmplay(
-        *("run", "test_runner", "--plan", str(qa_plan), "--steps", "2", "--json", "--set", "data.packing=document"),
-        *("--set", "train.batch_size=4", "--set", "model.max_len=64", "--set", "train.sample_tokens=0"),
-    )
+def test_stages_of_pairs_train_as_they_say_and_keep_count(lmplay: LMPlay, tmp_path: Path, runs_folder: Path) -> None:
+    answers = ["yes " * (60 if n % 10 == 0 else 3) for n in range(100)]  # every tenth does not fit into a row
+    rows = [{"question": f"Is {n} a number?", "answer": answer} for n, answer in enumerate(answers)]
+    (tmp_path / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {"prompt": "question", "truth": "answer"}
+    common = {"sequence_length": 32, "warmup_steps": 0, "sample_tokens": 0}
+    frozen = {"batch_size": 4, "lr": 1e-4, "freeze": ["tok_embed"], "validation_interval": 1000}
+    plan = {
+        "version": 1,
+        "datasets": {"qa": {"source": "json", "args": {"data_files": "qa.jsonl"}, "fields": fields}},
+        "stages": [
+            {"name": "packed", "datasets": {"qa": 1}, "epochs": 0.25, "packing": "document", "train": common},
+            {"name": "alone", "datasets": {"qa": 1}, "samples": 12, "packing": "pad", "train": {**common, **frozen}},
+        ],
+    }
+    (tmp_path / "pairs.json").write_text(json.dumps(plan))
+    done = lmplay("run", "test_runner", "--plan", "pairs.json", "--name", "r", "--set", "model.max_len=32")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["steps"] == 2
+    (notice,) = {line.split(": ", 1)[1] for line in done.stdout.splitlines() if line.startswith("warning")}
+    run = runs_folder / "r"
+    status = json.loads((run / "status.json").read_text())
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    packed, alone = (
+        [row for row in metrics if row["stage"] == n and row["kind"] == "train"] for n in ("packed", "alone")
+    )
+    # A row in each stage is counted, in the stage and in the whole.
+    first, second = status["by_stage"]
+    assert [first["steps"], second["steps"]] == [len(packed), len(alone)] == [1, 3]
+    for counter in ("steps", "samples", "tokens"):
+        assert first[counter] + second[counter] == status[counter.replace("steps", "step")]
+    # The settings of a stage hold in it alone.
+    assert packed[-1]["lr"] == 6e-4
+    assert [row["lr"] for row in alone] == [1e-4] * 3
+    assert [row["samples"] - packed[-1]["samples"] for row in alone] == [4, 8, 12]
+    weights = [load_file(run / "checkpoints" / step / "model.safetensors") for step in ("1", "4")]
+    assert torch.equal(weights[0]["tok_embed.weight"], weights[1]["tok_embed.weight"])
+    assert not torch.equal(weights[0]["fc.weight"], weights[1]["fc.weight"])
+    # The questions carry no loss.
+    batch = open_stage(load_plan(tmp_path / "pairs.json"), 1, sequence_length=32, packing="pad").rows(0, 12)
+    assert batch.num_targets == second["tokens"]
+    text = get_tokenizer().decode(batch.targets[batch.targets != IGNORED].tolist())
+    assert not re.sub(r"yes|<\|endoftext\|>|\s", "", text)
+    # What does not fit is counted and said.
+    cut = open_stage(load_plan(tmp_path / "pairs.json"), 0, sequence_length=32, packing="document").summaries()[0]
+    assert cut.cut_documents in (9, 10)  # one may be held out
+    assert (
+        f"qa: of {cut.documents} documents {cut.cut_documents} are cut at the end of their row ({cut.cut_targets} "
+        in notice
+    )
+    shown = lmplay("runs", "show", "r").stdout
+    assert f"all     4 steps, {status['samples']} samples, {status['tokens']} tokens" in shown
 
 
 def test_a_folder_in_the_hubs_layout_trains_through_the_command(lmplay: LMPlay, tmp_path: Path) -> None:

@@ -46,7 +46,16 @@ class Part:
         """Tokens that carry loss."""
         if not self.store.masked:
             return self.num_tokens
-        return int(self.count_learned(np.zeros(1, dtype=np.int64), np.array([self.num_tokens]))[0])
+        everything = whole(self.store)
+        if self.num_tokens <= everything.num_tokens // 2:
+            return int(self.count_learned(np.zeros(1, dtype=np.int64), np.array([self.num_tokens]))[0])
+        # The manifest knows the whole: only the mask of what is left out has to be read.
+        first, last = self.runs[:, 0], self.runs[:, 1]
+        gaps = zip([0, *last.tolist()], [*first.tolist(), self.store.num_documents], strict=True)
+        borders = [(self.store.document_start(start), self.store.document_start(stop)) for start, stop in gaps]
+        return self.store.manifest.learned - sum(
+            int(np.count_nonzero(self.store.mask(start, stop))) for start, stop in borders if start < stop
+        )
 
     def documents(self) -> npt.NDArray[np.int64]:
         """(documents,) their numbers in the store."""

@@ -7,7 +7,7 @@ Position -> (dataset, its epoch, its row) is arithmetic (`order.py`), and row ->
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from typing import Any
 
 from lmplay.data.batch import Batch, Progress
 from lmplay.data.rows.diet import (
@@ -98,21 +98,19 @@ class StageData:
         """Tokens of text in all rows of the budget."""
         return round(self.fill * self.num_rows * self.sequence_length)
 
-    def as_json(self) -> dict[str, object]:
-        """The stage in numbers, as the commands show it."""
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The stage in numbers, as a run writes them down when it begins."""
+        epochs = {
+            diet.name: rows / diet.packing.num_rows
+            for diet, rows in zip(self._diets, self.dataset_rows().values(), strict=True)
+        }
         return {
-            "stage": self.name,
             "rows": self.num_rows,
-            "rows_per_epoch": self.rows_per_epoch,
-            "tokens": self.num_tokens,
-            "sequence_length": self.sequence_length,
+            "row_tokens": self.sequence_length,
             "packing": self.packing,
             "fill": self.fill,
-            "datasets": [
-                {**asdict(diet.summary), "epochs": rows / diet.packing.num_rows, "rows_used": rows}
-                for diet, rows in zip(self._diets, self.dataset_rows().values(), strict=True)
-            ],
-            "key": self.key,
+            "epochs": epochs,
         }
 
 
