@@ -12,17 +12,20 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from textual._styles_cache import StylesCache
 from textual.app import App, SuspendNotSupported
 from textual.binding import Binding
 from textual.screen import Screen
 
 from lmplay.utils.errors import LMPlayError
 from lmplay_tui.actions import bindings_for
+from lmplay_tui.ascii_only import AsciiOnly
 from lmplay_tui.keymap import read_keymap
+from lmplay_tui.lines import printable
 from lmplay_tui.modes import MODES
 from lmplay_tui.options import Options, parse_options
 from lmplay_tui.services.commands import Commands
@@ -31,8 +34,10 @@ from lmplay_tui.state import State, config_file, state_folder
 from lmplay_tui.theme import OWN_THEMES
 
 if TYPE_CHECKING:
+    from textual.await_complete import AwaitComplete
     from textual.command import Provider
     from textual.dom import DOMNode
+    from textual.filter import LineFilter
     from textual.notifications import SeverityLevel
 
     from lmplay.runs import RunSummary
@@ -75,7 +80,8 @@ class Workbench(App[None], inherit_bindings=False):
         index: ExperimentIndex | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__()
+        # Without colours at all, rather than in greys: the terminal's own, and what is chosen shown in reverse.
+        super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
         self.options = options
         self.state = state if state is not None else State()
         self.keymap = keymap or {}
@@ -91,12 +97,12 @@ class Workbench(App[None], inherit_bindings=False):
         self._begun = False
         self._looking = False
         self._next_look = 0.0
+        self._ascii_only = AsciiOnly()
         self.animation_level = "none"
         for theme in OWN_THEMES:
             self.register_theme(theme)
         self.theme = self._first_theme()
         self.set_keymap(self.keymap)
-        self.set_class(options.ascii, "-ascii")
         for mode, make in MODES.items():
             self.add_mode(mode, make)
 
@@ -199,6 +205,17 @@ class Workbench(App[None], inherit_bindings=False):
 
         stack = self.screen_stack
         return stack[0] if stack and isinstance(stack[0], WorkbenchScreen) else None
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        found = super().get_line_filters()
+        return [*found, self._ascii_only] if self.options.ascii else found
+
+    def pop_screen(self) -> AwaitComplete:
+        closed = super().pop_screen()
+        # Textual keeps what widgets have drawn in a cache of a thousand of them, also those of closed dialogs: an
+        # evening with many would cost tens of megabytes.
+        StylesCache.get_inner_outer.cache_clear()
+        return closed
 
     # ---- what holds everywhere --------------------------------------------------------------------------------------
 
@@ -316,6 +333,18 @@ class Workbench(App[None], inherit_bindings=False):
             problem = str(error)
         if problem:
             self.notify(f"{file} can't be edited here: {problem}", severity="error", timeout=8)
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,  # noqa: ARG002 - Textual's own callers ask for it
+    ) -> None:
+        """As Textual has it, but brackets in an error or a name are brackets, not markup."""
+        super().notify(printable(message), title=title, severity=severity, timeout=timeout, markup=False)
 
     def action_theme(self) -> None:
         names = sorted(self.available_themes)

@@ -66,7 +66,7 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str] = os.
         runs=found.runs,
         readonly=found.readonly,
         fps=found.fps,
-        ascii=found.ascii,
+        ascii=found.ascii or _shows_only_ascii(environment),
         mouse=not found.no_mouse,
         theme=found.theme,
         reset_terminal=found.reset_terminal,
@@ -75,3 +75,10 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str] = os.
         keys=found.keys,
         open=found.run,
     )
+
+
+def _shows_only_ascii(environment: Mapping[str, str]) -> bool:
+    """The console of Linux has a font of 256 characters; a locale that names another encoding than UTF-8 means it."""
+    locale = next(filter(None, (environment.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG"))), "")
+    encoding = locale.partition(".")[2].partition("@")[0].casefold().replace("-", "")
+    return environment.get("TERM") == "linux" or encoding not in ("", "utf8")

@@ -1,10 +1,11 @@
-"""`python -m lmplay_tui.chart.draw_png data.csv picture.png`: a table that a chart wrote, drawn with matplotlib.
+"""`python -m lmplay_tui.chart.draw_png data.csv picture.png [--log-x] [--log-y] [--y LOW HIGH]`: a chart as a picture.
 
-A process of its own: the workbench imports no plotting library.
+The table is what a chart wrote. A process of its own, since the workbench imports no plotting library.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import math
 import sys
@@ -12,7 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def draw(source: Path, target: Path) -> None:
+def draw(
+    source: Path,
+    target: Path,
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+    y_limits: Sequence[float] | None = None,
+) -> None:
     """Raw points dim, smoothed ones over them, one colour a curve."""
     import matplotlib
 
@@ -36,14 +44,25 @@ def draw(source: Path, target: Path) -> None:
         else:
             axes.plot(x, y, color=colour, marker="o", markersize=3, linewidth=1.2, label=name)
     axes.set_xlabel(head[1])
+    axes.set_xscale("log" if log_x else "linear")
+    axes.set_yscale("log" if log_y else "linear")
+    if y_limits is not None:
+        axes.set_ylim(*y_limits)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     figure.savefig(target, dpi=160)
 
 
 def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--log-x", action="store_true")
+    parser.add_argument("--log-y", action="store_true")
+    parser.add_argument("--y", nargs=2, type=float, metavar=("LOW", "HIGH"))
+    asked = parser.parse_args(arguments)
     try:
-        draw(Path(arguments[0]), Path(arguments[1]))
+        draw(asked.source, asked.target, log_x=asked.log_x, log_y=asked.log_y, y_limits=asked.y)
     except ImportError:
         print("matplotlib is not installed: pip install 'lmplay[plot]'", file=sys.stderr)  # noqa: T201
         return 1

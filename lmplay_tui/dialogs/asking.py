@@ -30,7 +30,6 @@ class Dialog(ModalScreen[str | None]):
         background: $surface; border: round $primary; border-title-color: $primary; border-title-style: bold;
     }
     Dialog > Vertical.-danger { border: round $error; border-title-color: $error; }
-    .-ascii Dialog > Vertical { border: ascii $primary; }
     Dialog TextView { height: auto; max-height: 14; }
     Dialog Field { margin: 1 0 0 0; background: $panel; }
     Dialog Grid { height: auto; max-height: 16; }

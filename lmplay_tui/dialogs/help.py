@@ -63,7 +63,6 @@ class HelpScreen(ModalScreen[None]):
         background: $surface; border: round $primary; border-title-color: $primary; border-title-style: bold;
         border-subtitle-color: $text-muted;
     }
-    .-ascii HelpScreen > Vertical { border: ascii $primary; }
     HelpScreen TextView { height: 1fr; }
     """
     BINDINGS = bindings_for("dialog")

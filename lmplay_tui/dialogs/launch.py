@@ -57,7 +57,6 @@ class LaunchScreen(ModalScreen[str | None]):
         width: 80; max-width: 100%; height: auto; max-height: 23; padding: 0 1;
         background: $background; border: round $primary; border-title-color: $primary; border-title-style: bold;
     }
-    .-ascii LaunchScreen > Vertical { border: ascii $primary; }
     LaunchScreen #form { layout: grid; grid-size: 4; grid-columns: 13 1fr 13 1fr; grid-gutter: 0 1; height: auto; }
     LaunchScreen #form Label { color: $text-muted; height: 1; }
     LaunchScreen #form Field, LaunchScreen #form Choice { height: 1; }

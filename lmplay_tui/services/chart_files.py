@@ -19,10 +19,18 @@ async def write_chart(data: ChartData, view: View, name: str, folder: Path) -> s
     text = await asyncio.to_thread(to_csv, data, view)
     await asyncio.to_thread(table.write_text, text)
     drawing = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "lmplay_tui.chart.draw_png", str(table), str(picture), stderr=PIPE
+        sys.executable, "-m", "lmplay_tui.chart.draw_png", str(table), str(picture), *_scales(view), stderr=PIPE
     )
     _, complaint = await drawing.communicate()
     if drawing.returncode == 0:
         return f"written: {table} and {picture.name}"
     lines = complaint.decode(errors="replace").strip().splitlines()
     return f"written: {table}; no picture: {lines[-1] if lines else 'failed'}"
+
+
+def _scales(view: View) -> list[str]:
+    """How the axes of the picture are to be, as arguments."""
+    found = ["--log-x"] * view.log_x + ["--log-y"] * view.log_y
+    if view.y_window is not None:
+        found += ["--y", *map(str, view.y_window)]
+    return found

@@ -9,7 +9,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ _ESCAPES = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class RunPicture:
-    """What is known of a run at one moment. `number` grows with every change."""
+    """What is known of a run at one moment. `number` grows with everything that was logged."""
 
     summary: RunSummary
     train: Rows
@@ -58,7 +58,7 @@ class RunFeed:
         self._last: RunPicture | None = None
 
     def look(self) -> RunPicture:
-        """The run as it is now; the same object as before when nothing is new."""
+        """The run as it is now; of the same `number` as before when nothing was logged since."""
         summary = summarize(self.path)
         if self._history is None:
             self._history, changed = History(self.path), True
@@ -75,7 +75,9 @@ class RunFeed:
             kept.extend(rows)
             changed = changed or bool(rows)
         changed = self._log.read() or changed
-        if self._last is not None and not changed and summary == self._last.summary:
+        if self._last is not None and not changed:
+            # The age of the last sign of life alone is no reason to draw anything.
+            self._last = replace(self._last, summary=summary)
             return self._last
         self._number += 1
         train, validate = self._history.train, self._history.validate

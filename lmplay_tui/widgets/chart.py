@@ -203,8 +203,11 @@ class Chart(Widget, can_focus=True):
 
     def _row(self, row: int) -> Line:
         assert self.picture is not None
-        inks = self.picture.inks[row]
-        text = "".join(map(chr, self.picture.codes[row].tolist()))
+        codes, inks = self.picture.codes[row], self.picture.inks[row]
+        text = "".join(map(chr, codes.tolist()))
+        # A blank has no ink of its own: in that of the character before it, it costs the terminal no change of colour.
+        drawn = np.where(codes != ord(" "), np.arange(len(codes)), 0)
+        inks = inks[np.maximum.accumulate(drawn)]
         starts = [0, *(np.flatnonzero(np.diff(inks)) + 1).tolist(), len(text)]
         return tuple(
             (text[start:end], _ink_name(int(inks[start]))) for start, end in itertools.pairwise(starts) if end > start

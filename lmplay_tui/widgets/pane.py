@@ -30,8 +30,6 @@ class Pane(Container):
         border-title-background: $background; border-subtitle-background: $background;
     }
     Pane:focus-within { border-top: solid $primary; border-title-color: $primary; border-title-style: bold; }
-    .-ascii Pane { border-top: ascii $border-blurred; }
-    .-ascii Pane:focus-within { border-top: ascii $primary; }
     """
 
     @dataclass

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lmplay.runs import Run, RunWriter, create_run
 from lmplay.stats import history as history_module
+from lmplay.stats import parse as parse_module
 from lmplay.stats.history import History
 from lmplay.stats.parse import _parse_rows, _parse_with_arrow, parse_chunk
 from lmplay.stats.side_cache import SideCache
@@ -199,7 +200,8 @@ def test_fast_and_careful_readers_agree(rows: list[dict[str, Any]]) -> None:
             np.testing.assert_array_equal(found.values.get(name, blank), expected.values.get(name, blank))
 
 
-def test_torn_and_foreign_lines_are_skipped_in_large_files_too(run: Path) -> None:
+def test_torn_and_foreign_lines_are_skipped_in_large_files_too(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parse_module, "_LARGE", 1 << 18)
     random.seed(0)
     with (run / "metrics.jsonl").open("a") as file:
         for step in range(1, 3001):

@@ -1,0 +1,232 @@
+"""The workbench in a pseudo-terminal: first frame, bytes, CPU, a million rows, memory over time.
+
+`python -m benchmarks.tui [--rows N] [--seconds S] [--minutes M] [--only PART ...]`. Targets: first frame 0.5 s; idle 0
+bytes and 1% of a core; a live run 12 kB/s to a tmux client and 8% of a core; the curves of a million rows in 0.5 s from
+the side cache and 3 s without. `--minutes 60` uses the workbench for an hour beside a live run and watches its memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import multiprocessing
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from benchmarks.runs import write_run
+from benchmarks.terminal import BRAILLE, Terminal
+from lmplay.runs import RunWriter, create_run
+from lmplay.stats.side_cache import SideCache
+
+PARTS = ("frame", "idle", "live", "rows", "memory")
+SCREENS = {"1": "experiments", "3": "runs", "4": "run", "5": "compare", "7": "data", "6": "chat"}
+ROWS_A_SECOND = 2.0
+_READY = "Quit"
+"""Stands at the end of the lowest line, which is sent last."""
+
+
+def live_worker(path: Path) -> None:
+    """What a worker writes, without a model: rows, validations with samples, checkpoints, the machine, its log."""
+    dice = random.Random(0)
+    log = (path / "worker.log").open("a", buffering=1)
+    with RunWriter(path) as writer, writer.heartbeat():
+        writer.event("started", device="cpu", parameters=6_598_528)
+        writer.status(state="running", total_steps=100_000, device="cpu")
+        began = time.monotonic()
+        for step in itertools.count(1):
+            loss = 3 + 7.5 * math.exp(-step / 400) + dice.gauss(0, 0.08)
+            seconds = time.monotonic() - began
+            place = {"stage": "learn", "step": step, "samples": step * 8, "tokens": step * 8192, "time": seconds}
+            figures = {"loss": loss, "lr": 1e-3, "grad_norm": 1 + dice.random() / 4, "tokens_per_second": 16e3}
+            writer.metrics({"kind": "train", **place, "clock": time.time(), **figures})
+            if step % 60 == 0:
+                scores = {"loss": loss + 0.1, "perplexity": math.exp(loss), "bits_per_byte": loss / 2, "accuracy": 0.3}
+                writer.metrics({"kind": "validate", **place, "clock": time.time(), **scores})
+                writer.event("validated", step=step, loss=loss + 0.1, sample=f"The sample of step {step} goes on.")
+                log.write(f"step {step} validation loss {loss + 0.1:.4f}\n")
+            if step % 200 == 0:
+                (path / "checkpoints" / str(step)).mkdir()
+                writer.event("saved", step=step, checkpoint=str(step))
+            time.sleep(1 / ROWS_A_SECOND)
+
+
+@contextmanager
+def live_run(root: Path, name: str = "live") -> Iterator[Path]:
+    """A run that goes on beside this process."""
+    path = create_run("synthetic", name=name, root=root, plan={"name": "quickstart", "content": {}}, seed=0)
+    worker = multiprocessing.get_context("spawn").Process(target=live_worker, args=(path,), daemon=True)
+    worker.start()
+    try:
+        yield path
+    finally:
+        worker.kill()
+        worker.join()
+
+
+def time_first_frames(starts: int = 7) -> None:
+    seconds = []
+    for _ in range(starts + 1):
+        with Terminal() as terminal:
+            terminal.until_text(_READY)
+            seconds.append(time.perf_counter() - terminal.started)
+            listed = "test_runner" in terminal.text
+            loaded = any("libtorch" in place.path for place in terminal.process.memory_maps())
+            if len(seconds) == 1:
+                terminal.until_text("test_runner")  # the first start asks `lmplay list`
+                terminal.until_quiet()
+    later = seconds[1:]
+    print(
+        f"first frame: the very first {seconds[0]:.2f} s; then median {statistics.median(later):.2f} s, "
+        f"worst {max(later):.2f} s of {starts} (target 0.5); torch in the process: {'yes' if loaded else 'no'}; "
+        f"experiments in that frame: {'yes' if listed else 'no'}"
+    )
+
+
+def measure_idle(root: Path, seconds: float) -> None:
+    write_run(root, "ended", 500)
+    with Terminal("--runs", str(root)) as terminal:
+        terminal.until_text(_READY)
+        for key, name in SCREENS.items():
+            terminal.press(key)
+            terminal.until_quiet(silence=4)
+            sent, share = _cost(terminal, seconds, terminal.process)
+            print(f"idle, {name:12} {sent:6.0f} bytes/s  {share:5.2f}% of a core  (targets 0 and 1%)")
+
+
+def measure_live(root: Path, seconds: float) -> None:
+    """The run screen at its default rate: plain, and as the client of a tmux server sees it."""
+    with live_run(root) as path:
+        with Terminal("live", "--runs", str(root)) as terminal:
+            terminal.until(lambda: bool(BRAILLE.search(terminal.text)), what="curves")
+            terminal.take(3)
+            sent, share = _cost(terminal, seconds, terminal.process)
+            print(f"a live run: {sent / 1000:.1f} kB/s sent, {share:.1f}% of a core (target 8%)")
+        if shutil.which("tmux") is None:
+            print("no tmux here: what its client gets was not measured")
+            return
+        server = f"lmplay-bench-{os.getpid()}"
+        tmux = ["tmux", "-L", server, "-f", os.devnull]
+        command = f"exec {sys.executable} -m lmplay_tui live --runs {root}"
+        subprocess.run([*tmux, "new-session", "-d", "-x", "120", "-y", "40", command], check=True)
+        try:
+            found = subprocess.run([*tmux, "display-message", "-p", "#{pane_pid}"], capture_output=True, check=True)
+            app = psutil.Process(int(found.stdout))
+            with Terminal(command=[*tmux, "attach"], size=(120, 41)) as client:
+                client.until(lambda: bool(BRAILLE.search(client.text)), what="curves")
+                client.take(3)
+                sent, share = _cost(client, seconds, app)
+                print(f"a live run in tmux: {sent / 1000:.1f} kB/s to its client (target 12), {share:.1f}% of a core")
+        finally:
+            subprocess.run([*tmux, "kill-server"], check=False)
+    del path
+
+
+def _cost(terminal: Terminal, seconds: float, process: psutil.Process) -> tuple[float, float]:
+    """(bytes a second, % of a core) over so many seconds."""
+    used, begun = sum(process.cpu_times()[:2]), time.perf_counter()
+    sent = len(terminal.take(seconds))
+    took = time.perf_counter() - begun
+    return sent / took, 100 * (sum(process.cpu_times()[:2]) - used) / took
+
+
+def time_many_rows(root: Path, rows: int) -> None:
+    path = write_run(root, "long", rows)
+    found: dict[str, list[float]] = {"without the side cache": [], "from the side cache": []}
+    for repeat in range(6):
+        name = list(found)[repeat % 2]
+        if repeat % 2 == 0:
+            SideCache(path / "metrics.jsonl").remove()
+        with Terminal("--runs", str(root)) as terminal:
+            terminal.until_text(_READY)
+            terminal.until_quiet()
+            terminal.press("3")
+            terminal.until_text("long")
+            terminal.press("4")
+            start = len(terminal.output)
+            found[name].append(
+                terminal.until(lambda: bool(BRAILLE.search(terminal.text[start:])), what="curves", seconds=120)  # noqa: B023
+            )
+    for name, seconds in found.items():
+        target = 0.5 if name.startswith("from") else 3
+        print(f"curves of {rows:,} rows {name}: {statistics.median(seconds):.2f} s (target {target:g})")
+
+
+def watch_memory(root: Path, minutes: float) -> None:
+    """Use every screen beside a live run, a key every second or so, and see whether memory grows."""
+    for number in range(20):
+        write_run(root, f"ended-{number}", 300)
+    rounds = [
+        "3", "jjjkk", "/", "state:done", "\r", "/", "\x15", "\r", "4", "+", "+", "\x1b[D", "\x1b[D", "-", "r", "z", "z",
+        "v", "v", "v", "v", "v", "v", "y", "y", "x", "x", "x", "x", "s", "a", "]", "[", "\x1bOP", "\x1b", "\x10", "run",
+        "\x1b", "1", "jj", "v", "v", "v", "v", "5", "x", "v", "v", "4", "\x0f", "\x1b",
+    ]  # fmt: skip
+    with live_run(root), Terminal("live", "--runs", str(root)) as terminal:
+        terminal.until(lambda: bool(BRAILLE.search(terminal.text)), what="curves")
+        terminal.press("3 j j 4".replace(" ", ""))
+        begun, samples = time.monotonic(), []
+        used = terminal.cpu_seconds()
+        next_sample = 0.0
+        for keys in itertools.cycle(rounds):
+            passed = time.monotonic() - begun
+            if passed >= next_sample:
+                memory = terminal.process.memory_info().rss
+                threads = terminal.process.num_threads()
+                samples.append((passed, memory))
+                files = terminal.process.num_fds()
+                print(
+                    f"{passed / 60:6.1f} min  {memory / 2**20:6.1f} MiB  {threads} threads  {files} files", flush=True
+                )
+                next_sample += minutes * 60 / 20
+            if passed >= minutes * 60:
+                break
+            terminal.press(keys)
+            terminal.output.clear()
+            terminal.take(1.2)
+        share = 100 * (terminal.cpu_seconds() - used) / passed
+    # The first quarter fills what is filled once: screens, caches of styles and of rows.
+    settled = [sample for sample in samples if sample[0] >= minutes * 60 / 4]
+    slope = statistics.linear_regression([at for at, _ in settled], [size for _, size in settled]).slope
+    print(
+        f"memory over {minutes:g} minutes: {samples[0][1] / 2**20:.1f} MiB at first, {samples[-1][1] / 2**20:.1f} MiB "
+        f"at the end; {slope * 3600 / 2**20:+.1f} MiB an hour after the first quarter; {share:.1f}% of a core"
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long bytes and CPU are counted")
+    parser.add_argument("--minutes", type=float, default=3.0, help="how long the workbench is used for `memory`")
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
+    asked = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("CACHE", "STATE", "RUNS"):
+            os.environ[f"LMPLAY_{name}"] = f"{folder}/{name.lower()}"
+        os.environ["LMPLAY_CONFIG"] = f"{folder}/workbench.toml"
+        root = Path(folder) / "runs"
+        if "frame" in asked.only:
+            time_first_frames()
+        if "idle" in asked.only:
+            measure_idle(root / "idle", asked.seconds)
+        if "live" in asked.only:
+            measure_live(root / "live", asked.seconds)
+        if "rows" in asked.only:
+            time_many_rows(root / "rows", asked.rows)
+        if "memory" in asked.only:
+            watch_memory(root / "memory", asked.minutes)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
