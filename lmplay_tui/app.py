@@ -25,7 +25,6 @@ from lmplay.utils.errors import LMPlayError
 from lmplay_tui.actions import bindings_for
 from lmplay_tui.ascii_only import AsciiOnly
 from lmplay_tui.keymap import read_keymap
-from lmplay_tui.lines import printable
 from lmplay_tui.modes import MODES
 from lmplay_tui.options import Options, parse_options
 from lmplay_tui.services.commands import Commands
@@ -333,18 +332,6 @@ class Workbench(App[None], inherit_bindings=False):
             problem = str(error)
         if problem:
             self.notify(f"{file} can't be edited here: {problem}", severity="error", timeout=8)
-
-    def notify(
-        self,
-        message: str,
-        *,
-        title: str = "",
-        severity: SeverityLevel = "information",
-        timeout: float | None = None,
-        markup: bool = False,  # noqa: ARG002 - Textual's own callers ask for it
-    ) -> None:
-        """As Textual has it, but brackets in an error or a name are brackets, not markup."""
-        super().notify(printable(message), title=title, severity=severity, timeout=timeout, markup=False)
 
     def action_theme(self) -> None:
         names = sorted(self.available_themes)

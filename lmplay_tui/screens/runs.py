@@ -148,6 +148,7 @@ class RunsScreen(LabellingScreen):
         if current is not None:
             asked = self.workbench.requests.of(current.name)
             size, ascii_only = self.preview_head.size, self.workbench.options.ascii
+            self.preview_pane.entitle(current.name)
             self.preview_head.show(head_lines(current, asked, size.width, rows=size.height or 4, ascii_only=ascii_only))
         states = f"{self.list.cursor} {current.state if current is not None else ''}"
         if states != self._states:
@@ -198,7 +199,6 @@ class RunsScreen(LabellingScreen):
         """Fill the preview with the run under the cursor."""
         if self._feed is None or self._feed.path != run.path:
             self._feed, self._shown_number = RunFeed(run.path), -1
-            self.preview_pane.entitle(run.name)
         feed = self._feed
         picture = await asyncio.to_thread(feed.look)
         if feed is self._feed and picture.number != self._shown_number:
