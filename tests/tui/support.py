@@ -322,7 +322,7 @@ def text_of(app: Workbench) -> str:
     return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
 
 
-async def until(pilot: Pilot[None], condition: Callable[[], bool], *, what: str, seconds: float = 20.0) -> None:
+async def until(pilot: Pilot[None], condition: Callable[[], bool], *, what: str, seconds: float = 60.0) -> None:
     """Wait until something is so; fails with what stands on the screen."""
     end, rest = time.monotonic() + seconds, 0.02
     while not condition():
@@ -331,7 +331,7 @@ async def until(pilot: Pilot[None], condition: Callable[[], bool], *, what: str,
         rest = min(0.2, rest * 1.3)  # what takes long isn't asked so often: the machine has something else to do
 
 
-async def until_text(pilot: Pilot[None], text: str, *, seconds: float = 20.0) -> None:
+async def until_text(pilot: Pilot[None], text: str, *, seconds: float = 60.0) -> None:
     app: Any = pilot.app
     await until(pilot, lambda: text in text_of(app), what=f"{text!r} on the screen", seconds=seconds)
 

@@ -116,12 +116,15 @@ def test_crashed_runs_and_runs_without_a_number_are_told_from_afar(tmp_path: Pat
         for name in ("crashed", "diverged"):
             app.show_run(name)
             await until_text(pilot, name)
-            await until_text(pilot, "train")
+            await until_text(pilot, "train ")
+            await until_text(pilot, "validated")
             await until_still(pilot, app)
             check_snapshot(app, f"run-{name}")
-        await look_at(pilot, app, {"runs": ("3", "─crashed─")}, "crashed")
+        await look_at(pilot, app, {"runs": ("3", "─crashed─", "OutOfMemoryError")}, "crashed")
 
-    drive(make_app(tmp_path, mode="run"), do, size=size)
+    app = make_app(tmp_path, mode="run")
+    app.state.set("run.view", "events")
+    drive(app, do, size=size)
 
 
 @pytest.mark.parametrize("size", SIZES)
