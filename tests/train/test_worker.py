@@ -225,3 +225,12 @@ def test_requests_are_obeyed_at_a_step_boundary(tmp_path: Path, small_plan: Plan
     assert done == ["set", "pause", "resume", "checkpoint", "stop"]
     asked = json.loads((run / "run.json").read_text())
     assert asked["request"]["train"]["lr"] == 1e-5
+    assert "lr" not in asked["typed_request"]["train"]
+
+    # The command that was typed goes on with the rate that was set.
+    stopped_at = read_status(run).step
+    viewer = start(tmp_path, "--plan", plan, "--name", "steered")
+    wait_until(at_step(run, stopped_at + 2), what="going on after the stop")
+    request(run, "stop")
+    viewer.communicate(timeout=60)
+    assert [row["lr"] for row in rows(run, "train") if row["step"] > stopped_at][:2] == [1e-5, 1e-5]
