@@ -68,7 +68,7 @@ def _print(result: Comparison) -> None:
         console.print(_where(result), soft_wrap=True)
         # Facts down, groups across: names are long and figures many, and a terminal has 80 columns.
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("")
+        table.add_column("", no_wrap=True)
         for standing in result.standings:
             table.add_column(standing.name, justify="right", overflow="fold")
         for name, *cells in _facts(result):

@@ -65,7 +65,9 @@ def save_picture(
                         band = (group.difference_low, group.difference_high)
                         below.fill_between(group.difference_x, *band, color=look["color"], alpha=0.2, linewidth=0)
                     below.plot(group.difference_x, group.difference, linewidth=1.5, marker=".", markersize=4, **look)
-            below.set_ylabel(f"minus {groups[0].name}", wrap=True)
+            below.set_ylabel("difference")
+            # Along the axis there is no room for the name that a run is given by itself.
+            below.set_title(f"minus {groups[0].name}", loc="left", fontsize="small", color="0.4")
         bottom = panels[-1][0]
         bottom.set_xlabel(AXIS_LABELS[axis])
         if log_x:
