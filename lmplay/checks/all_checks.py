@@ -71,15 +71,21 @@ class Report:
 def run_checks(
     subject: Subject, names: Iterable[str] | None = None, *, compile_backend: str = "aot_eager"
 ) -> Iterator[CheckResult]:
-    """Yields each result as soon as it is known. `names` picks some of `CHECKS`; all of them when not given.
+    """Each result as soon as it is known. `names` picks some of `CHECKS`; all of them when not given.
 
     A check that raises has failed. When not even a plain forward pass works, that is said once and the rest is skipped.
+    An unknown check or setting is a `WrongUsageError` of the call, before anything runs.
     """
     chosen = list(CHECKS) if names is None else list(names)
     for name in chosen:
         if name not in CHECKS:
             hint = did_you_mean(name, CHECKS) or f"; there are {', '.join(CHECKS)}"
             raise WrongUsageError(f"there is no check {name!r}{hint}")
+    subject.runner.checked(subject.settings)
+    return _results(subject, chosen, compile_backend)
+
+
+def _results(subject: Subject, chosen: list[str], compile_backend: str) -> Iterator[CheckResult]:
     broken = forward_fails(subject)
     for position, name in enumerate(chosen):
         if broken is not None:

@@ -128,3 +128,4 @@ def test_the_text_can_come_from_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mistakes_are_named(arguments: tuple[str, ...], error: type[Exception]) -> None:
     result = call(*arguments)
     assert isinstance(result.exception, error), result.exception
+    assert result.stdout == "", "nothing of a table whose checks never run"
