@@ -7,7 +7,8 @@
 - a second turn of a chat against a cold start with the same text;
 - what sampling costs over taking the best token.
 
-All alternatives of a table run in turn, and ratios are taken within a round. Targets on two cores: float32 at least
+All alternatives of a table run in turn, and ratios are taken within a round. On a machine that is busy with other
+programs, `--cpu-time` counts one thread's seconds on the processor. Targets on two cores: float32 at least
 1.4x of transformers and 55% of the bound; shortened weights at least 2.5x of float32.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -32,6 +34,7 @@ from lmplay.generate.weights import prepare_for_inference, weight_bytes
 
 PROMPT = 8
 STEPS = 16
+Timed = Callable[..., list[Timing]]
 PARTS = ("decoding", "first-token", "positions", "second-turn", "sampling")
 
 
@@ -42,19 +45,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each alternative runs")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="cores to use")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure this part alone; may be repeated")
+    parser.add_argument("--cpu-time", action="store_true", help="one thread, and its seconds on the processor")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    threads = 1 if options.cpu_time else options.threads
+    timed = partial(compare, clock=time.process_time if options.cpu_time else time.perf_counter)
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     plain = get_runner(options.experiment).build_model().eval().requires_grad_(False)
-    print(f"{options.experiment}, {weight_bytes(plain) / 1e6:.0f} MB of weights, {options.threads} threads")
+    print(f"{options.experiment}, {weight_bytes(plain) / 1e6:.0f} MB of weights, {threads} threads")
     kinds = {kind: prepared(plain, kind) for kind in ("float32", "bfloat16", "int8")}
     peer = as_transformers(plain)
     parts = {
-        "decoding": partial(show_decoding, plain, kinds, peer, options.tokens, options.rounds),
-        "first-token": partial(show_first_token, kinds, peer, options.rounds),
-        "positions": partial(show_positions, kinds, options.rounds),
-        "second-turn": partial(show_second_turn, kinds["float32"], options.rounds),
-        "sampling": partial(show_sampling, kinds, options.tokens, options.rounds),
+        "decoding": partial(show_decoding, timed, plain, kinds, peer, options.tokens, options.rounds),
+        "first-token": partial(show_first_token, timed, kinds, peer, options.rounds),
+        "positions": partial(show_positions, timed, kinds, options.rounds),
+        "second-turn": partial(show_second_turn, timed, kinds["float32"], options.rounds),
+        "sampling": partial(show_sampling, timed, kinds, options.tokens, options.rounds),
     }
     with torch.inference_mode():
         for name in options.only or PARTS:
@@ -67,7 +73,9 @@ def prepared(model: LMBase, kind: str) -> LMBase:
     return made
 
 
-def show_decoding(plain: LMBase, kinds: dict[str, LMBase], peer: nn.Module, tokens: int, rounds: int) -> None:
+def show_decoding(
+    timed: Timed, plain: LMBase, kinds: dict[str, LMBase], peer: nn.Module, tokens: int, rounds: int
+) -> None:
     print(f"\n{tokens} tokens from a prompt of {PROMPT}, greedy; ratios to the first line")
     # A buffer of the weights' size: larger than any cache, as they are.
     buffer = torch.ones(weight_bytes(plain) // 4)
@@ -76,7 +84,7 @@ def show_decoding(plain: LMBase, kinds: dict[str, LMBase], peer: nn.Module, toke
         for _ in range(tokens):
             buffer.sum()
 
-    timings = compare(
+    timings = timed(
         {
             "transformers": peer_generates(peer, PROMPT, tokens),
             "as trained": generates(plain, PROMPT, tokens),
@@ -96,29 +104,29 @@ def show_decoding(plain: LMBase, kinds: dict[str, LMBase], peer: nn.Module, toke
         print(f"{kind}: {times[kind] / times['float32']:.2f}x of float32")
 
 
-def show_first_token(kinds: dict[str, LMBase], peer: nn.Module, rounds: int) -> None:
+def show_first_token(timed: Timed, kinds: dict[str, LMBase], peer: nn.Module, rounds: int) -> None:
     for length in (64, 512, 1000):
         print(f"\nfirst token of a prompt of {length}")
         alternatives: dict[str, Callable[[], object]] = {"transformers": peer_generates(peer, length, 1)}
         alternatives |= {kind: generates(model, length, 1) for kind, model in kinds.items()}
-        show(compare(alternatives, rounds=max(3, rounds - 2)))
+        show(timed(alternatives, rounds=max(3, rounds - 2)))
 
 
-def show_positions(kinds: dict[str, LMBase], rounds: int) -> None:
+def show_positions(timed: Timed, kinds: dict[str, LMBase], rounds: int) -> None:
     print(f"\n{STEPS} steps at position 64, and up to position 1000")
     for kind in ("float32", "int8"):
         near, far = (started_context(kinds[kind], length) for length in (64, 1000 - STEPS))
-        show(named(kind, compare({"at 64": steps(near, 64), "at 1000": steps(far, 1000 - STEPS)}, rounds=rounds)))
+        show(named(kind, timed({"at 64": steps(near, 64), "at 1000": steps(far, 1000 - STEPS)}, rounds=rounds)))
 
 
-def show_second_turn(model: LMBase, rounds: int) -> None:
+def show_second_turn(timed: Timed, model: LMBase, rounds: int) -> None:
     print("\nfirst token of a chat's second turn: 500 tokens so far, 20 new ones")
     history, new = token_ids(500), token_ids(520)[500:]
     one = SamplingConfig(temperature=0, max_tokens=1)
     warm = Session(model)
     warm.generate(history, one)
     show(
-        compare(
+        timed(
             {
                 "cold start": lambda: Session(model).generate(history + new, one),
                 "second turn": lambda: warm.generate(history + new, one),
@@ -130,7 +138,7 @@ def show_second_turn(model: LMBase, rounds: int) -> None:
     )
 
 
-def show_sampling(kinds: dict[str, LMBase], tokens: int, rounds: int) -> None:
+def show_sampling(timed: Timed, kinds: dict[str, LMBase], tokens: int, rounds: int) -> None:
     print(f"\n{tokens} tokens with int8 weights by way of sampling")
     settings = {
         "greedy": {"temperature": 0},
@@ -141,7 +149,7 @@ def show_sampling(kinds: dict[str, LMBase], tokens: int, rounds: int) -> None:
     }
     configs = {name: SamplingConfig(max_tokens=tokens, **chosen) for name, chosen in settings.items()}
     show(
-        compare(
+        timed(
             {
                 name: lambda config=config: generate(kinds["int8"], [token_ids(PROMPT)], config)
                 for name, config in configs.items()

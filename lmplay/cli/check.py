@@ -116,7 +116,7 @@ def _row(result: CheckResult) -> RenderableType:
     from rich.text import Text
 
     mark, style = ("skip", "dim") if result.skipped else (("ok", "green") if result.ok else ("FAIL", "bold red"))
-    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
     grid.add_column(width=4)
     grid.add_column(width=18)
     grid.add_column(ratio=1, overflow="fold")
