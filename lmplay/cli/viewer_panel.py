@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from lmplay.runs import RunFollower, Update, read_run_file, read_status
-from lmplay.utils.errors import LMPlayError
 from lmplay.utils.figures import format_bytes, format_count, format_loss, format_seconds, sparkline
 
 PLAIN_SECONDS = 10.0
@@ -31,11 +30,7 @@ class RunView:
         self.path = path
         self._follower = follower
         self._clock = time.monotonic
-        try:
-            asked = read_run_file(path)
-        except LMPlayError:
-            asked = {}  # the poll below says what is wrong with the run
-        self.experiment = str(asked.get("experiment", ""))
+        self.experiment = str(read_run_file(path).get("experiment", ""))
         self.train: dict[str, Any] = {}
         self.validation: dict[str, Any] = {}
         self.machine: dict[str, Any] = {}

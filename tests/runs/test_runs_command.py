@@ -145,6 +145,15 @@ def test_show_tells_everything(here: Here) -> None:
     assert (found["checkpoints"], found["latest"]) == ([], None)
 
 
+@pytest.mark.parametrize("command", ["runs show", "runs diff good", "runs clone", "attach", "compare", "plot"])
+def test_run_of_a_newer_lmplay_is_one_line_in_every_command(runs: Path, here: Here, command: str) -> None:
+    (runs / "bad" / "run.json").write_text(json.dumps({"format": 9}))
+    said = here(*command.split(), "bad")
+    assert (said.status, said.output) == (1, "")
+    assert said.errors.startswith("lmplay: the run bad was written by a newer lmplay (run format 9")
+    assert said.errors.count("\n") == 1
+
+
 def test_show_gives_as_many_of_the_newest_events_as_were_asked_for(runs: Path, here: Here) -> None:
     with RunWriter(runs / "good") as writer:
         for step in range(1, 10):
