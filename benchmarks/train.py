@@ -7,10 +7,9 @@ One update a mini-batch, float32, the same model and the same text for all:
   for their accuracy at each step; `torch.optim.AdamW` as it comes;
 - lmplay: the step that `lmplay run` makes, the same with all logits at once, and with compiled blocks (`--compile`).
 
-Tokens are targets that count. All alternatives of a table run in turn and ratios are taken within a round. The share of
-the peak is that of the fastest step in the fastest square matrix product of the whole table: what else a machine does
-slows both. The peers too find the memory of their last step again, as lmplay has it; by themselves they do not.
-Peak memory is measured in a process of its own for each, above what the process took before the model was built.
+Tokens are targets that count. All alternatives of a table, each a process of its own, make steps in turn, and ratios
+are taken within a round. The share of the peak is that of the fastest step in the fastest square matrix product of the
+whole table: what else a machine does slows both. Peak memory is above what the process took before the model was built.
 
 On a machine that others use too, the clock says little: with `--cpu-time` all run on one thread, and its own seconds on
 the processor are counted.
@@ -29,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -84,59 +84,96 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cpu-time", action="store_true", help="one thread, and its seconds on the processor")
     parser.add_argument("--peers", nargs="*", default=["transformers", "plain"], help="what to hold lmplay against")
     parser.add_argument("--compile", action="store_true", help="also with compiled blocks: a minute more")
-    parser.add_argument("--no-memory", action="store_true", help="leave the measurement of memory out")
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1 if options.cpu_time else options.threads)
     clock = time.thread_time if options.cpu_time else time.perf_counter
-    if not options.memory_of:
-        keep_freed_memory(CPU)
     for size in options.sizes:
         length, rows = map(int, size.split("x"))
         shape = Shape(options.experiment, length, rows, options.dropout)
-        if options.memory_of:
-            print(json.dumps(peak_memory(shape, options.memory_of)))
+        if options.serve:
+            serve(shape, options.serve, clock)
             return
         names = [*options.peers, "lmplay", "lmplay, all logits"] + ["lmplay, compiled"] * options.compile
-        show_speed(shape, names, options.rounds, clock)
-        if not options.no_memory:
-            show_memory(shape, [name for name in names if "compiled" not in name], options.threads)
+        show_shape(shape, names, options, clock)
+    keep_freed_memory(CPU)
     show_tiny(options.rounds, clock)
 
 
 # The measurements
 
 
-def show_speed(shape: Shape, names: list[str], rounds: int, clock: Clock) -> None:
+class Alternative:
+    """A process of its own that makes a step when told to: it shares no memory, warm or cold, with the others."""
+
+    def __init__(self, shape: Shape, name: str, options: argparse.Namespace) -> None:
+        command = [sys.executable, "-m", "benchmarks.train", "--serve", name, "--experiment", shape.experiment]
+        command += ["--sizes", f"{shape.length}x{shape.rows}", "--threads", str(options.threads)]
+        command += [] if shape.dropout is None else ["--dropout", str(shape.dropout)]
+        command += ["--cpu-time"] * options.cpu_time
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.speeds: list[float] = []
+        self.memory = 0
+
+    def step(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        tokens, seconds, self.memory = json.loads(self.process.stdout.readline())
+        self.speeds.append(tokens / seconds)
+
+
+def serve(shape: Shape, name: str, clock: Clock) -> None:
+    """A step for each line that comes in; answers with its targets, its seconds, and the peak of memory until then."""
+    if name.startswith("lmplay"):
+        keep_freed_memory(CPU)  # as the worker does
+    if name == "transformers":
+        import transformers.models.gpt2.modeling_gpt2  # noqa: F401
+    shape.text().rows(0, 1)
+    gc.collect()
+    empty = psutil.Process().memory_info().rss
+    step = STEPS[name](shape)
+    for _ in sys.stdin:
+        started = clock()
+        tokens = step()
+        print(json.dumps([tokens, clock() - started, peak_resident() - empty]), flush=True)
+
+
+def show_shape(shape: Shape, names: list[str], options: argparse.Namespace, clock: Clock) -> None:
     dropout = "the model's own" if shape.dropout is None else shape.dropout
     print(
         f"\n{shape.experiment}, {shape.rows} rows of {shape.length} tokens, dropout {dropout}, {threads_of(clock)}",
         flush=True,
     )
-    steps = {name: STEPS[name](shape) for name in names}
-    flops = estimate_flops(shape.model(), shape.length).training
-    speeds: dict[str, list[float]] = {name: [] for name in names}
+    alternatives = {name: Alternative(shape, name, options) for name in names}
     peak = 0.0
-    for turn in range(rounds + 1):
-        print(f"round {turn} of {rounds}", file=sys.stderr, flush=True)
-        for name, step in steps.items():
+    for turn in range(options.rounds + 1):
+        for name, alternative in alternatives.items():
+            alternative.step()
             peak = max(peak, matrix_peak(clock))
-            started = clock()
-            tokens = step()
-            seconds = clock() - started
-            if turn:  # the first round warms up
-                speeds[name].append(tokens / seconds)
-                print(f"{name}: {tokens / seconds:.0f} tokens/s", file=sys.stderr, flush=True)
-    for name in names:
-        row = f"{name:<20}{statistics.median(speeds[name]):8.0f} tokens/s"
-        row += f"{flops * max(speeds[name]) / peak:7.0%} of the peak"
-        for peer in (peer for peer in ("transformers", "plain") if peer in names):
-            ratios = [own / other for own, other in zip(speeds[name], speeds[peer], strict=True)]
+            print(f"{turn} of {options.rounds}: {name} {alternative.speeds[-1]:.0f} tokens/s", file=sys.stderr)
+    flops = estimate_flops(shape.model(), shape.length).training
+    peers = [name for name in ("transformers", "plain") if name in names]
+    for name, alternative in alternatives.items():
+        alternative.process.communicate()
+        own = alternative.speeds[1:]  # the first step warms up
+        row = f"{name:<20}{statistics.median(own):6.0f} tokens/s{flops * max(own) / peak:5.0%} of the peak"
+        row += f"{alternative.memory / 1e9:6.2f} GB"
+        if peers:
+            row += f"{alternative.memory / alternatives[peers[0]].memory:5.2f}x of {peers[0]}"
+        for peer in peers:
+            ratios = [speed / other for speed, other in zip(own, alternatives[peer].speeds[1:], strict=True)]
             row += f"  {statistics.median(ratios):5.2f}x {peer} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(row, flush=True)
-    print(f"the peak: {peak / 1e9:.0f} GFLOP/s")
+    ours, whole = alternatives["lmplay"], alternatives["lmplay, all logits"]
+    ratio = statistics.median(own / other for own, other in zip(ours.speeds[1:], whole.speeds[1:], strict=True))
+    print(f"lmplay: {ours.memory / whole.memory:.2f}x of the memory of all logits at once, {ratio:.2f}x of the speed")
+    print(f"the peak: {peak / 1e9:.0f} GFLOP/s in square matrix products")
     if target := TARGETS.get((shape.length, shape.rows)):
         print(f"targets: {target[0]:.2f}x transformers, {target[1]:.2f}x plain, {target[2]:.0%} of the peak")
+    if (shape.length, shape.rows) == (1024, 2):
+        print(f"target: {MEMORY_TARGET}x of the memory of transformers")
 
 
 def threads_of(clock: Clock) -> str:
@@ -144,7 +181,7 @@ def threads_of(clock: Clock) -> str:
     return counted if clock is time.perf_counter else "one thread's seconds on the processor"
 
 
-def matrix_peak(clock: Clock = time.perf_counter, size: int = 2048, times: int = 4) -> float:
+def matrix_peak(clock: Clock, size: int = 2048, times: int = 4) -> float:
     """FLOP/s of the best of a few square matrix products."""
     a, b = torch.ones(size, size), torch.ones(size, size)
     out = torch.empty(size, size)
@@ -154,49 +191,6 @@ def matrix_peak(clock: Clock = time.perf_counter, size: int = 2048, times: int =
         torch.mm(a, b, out=out)
         best = max(best, 2 * size**3 / (clock() - started))
     return best
-
-
-def show_memory(shape: Shape, names: list[str], threads: int) -> None:
-    print("peak memory above the empty process, in a process of its own")
-    first = 0
-    for name in ["transformers", *[name for name in names if name != "transformers"]]:
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.train",
-            "--experiment",
-            shape.experiment,
-            "--threads",
-            str(threads),
-        ]
-        command += ["--sizes", f"{shape.length}x{shape.rows}", "--memory-of", name]
-        command += [] if shape.dropout is None else ["--dropout", str(shape.dropout)]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        size = json.loads(output.splitlines()[-1])
-        first = first or size
-        print(f"{name:<20}{size / 1e9:6.2f} GB  {size / first:5.2f}x of transformers", flush=True)
-    if (shape.length, shape.rows) == (1024, 2):
-        print(f"target: {MEMORY_TARGET}x of transformers")
-
-
-def peak_memory(shape: Shape, name: str) -> int:
-    if name == "transformers":
-        import transformers.models.gpt2.modeling_gpt2  # noqa: F401
-    if name.startswith("lmplay"):
-        keep_freed_memory(CPU)
-    shape.text().rows(0, 1)
-    gc.collect()
-    empty = resident()
-    step = STEPS[name](shape)
-    for _ in range(2):
-        step()
-    return peak_resident() - empty
-
-
-def resident() -> int:
-    import psutil
-
-    return psutil.Process().memory_info().rss
 
 
 def show_tiny(rounds: int, clock: Clock) -> None:
