@@ -335,6 +335,9 @@ def _print_facts(console: Console, facts: DatasetFacts, sequence_length: int) ->
             f"{summary.dropped_documents:,}",
         )
     console.print(table)
+    for notice in dict.fromkeys(summary.notice for summary in facts.packings.values()):
+        if notice is not None:
+            console.print(notice, style="dim", markup=False)
 
 
 def _span_lines(span: Span) -> str:

@@ -123,6 +123,8 @@ def test_a_dataset_is_prepared_shown_verified_mended_and_pruned(
     assert sum(span["tokens"] for span in spans) == 64
     assert "What is" in call("data", "show", "qa", "--plan", str(qa_plan), "--row", "0").stdout
     assert "documents" in call("data", "show", "qa", "--plan", str(qa_plan)).stdout
+    short = call("data", "show", "qa", "--plan", str(qa_plan), "--sequence-length", "7").stdout
+    assert re.search(r"qa: of \d+ documents \d+ are (cut|dropped)", short)
 
     store = Path(rows[0]["paths"][0])
     with (store / "00000.mask.npy").open("r+b") as file:
