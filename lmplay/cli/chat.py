@@ -207,7 +207,7 @@ class TerminalScreen:
         self.end_answer()
         if self._interactive:
             width = shutil.get_terminal_size().columns
-            typer.secho("\n".join(textwrap.wrap(visible(line), width, drop_whitespace=False) or [""]), dim=True)
+            typer.secho(wrapped(visible(line), width), dim=True)
         else:
             typer.echo(line, err=True)
 
@@ -260,6 +260,12 @@ class TerminalScreen:
         console.print(table())
         if failures:
             raise failures[0]
+
+
+def wrapped(line: str, width: int) -> str:
+    """Broken between words; the line's own leading spaces stay, and no later one begins with any."""
+    first, *others = textwrap.wrap(line, width, drop_whitespace=False) or [""]
+    return "\n".join([first.rstrip(), *(part.strip() for part in others if part.strip())])
 
 
 def _last_lines(text: str, limit: int, width: int) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from lmplay.cli.chat import fitted
+from lmplay.cli.chat import fitted, wrapped
 from lmplay.generate.chat import Chat, Quit
 from lmplay.generate.client import EngineDiedError, EngineRefusedError
 from lmplay.generate.config import SamplingConfig
@@ -314,6 +314,12 @@ def test_a_piped_chat_answers_each_line(lmplay: Callable[..., Any], checkpoint: 
     assert "error: temperature" in done.stderr
     missing = lmplay("chat", "no-such-run")
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+
+
+def test_remarks_are_broken_between_words_and_keep_their_own_indent() -> None:
+    assert wrapped("  /stop X    End the text here.", 20) == "  /stop X    End the\ntext here."
+    assert wrapped("tokens of context in a cache", 20) == "tokens of context in\na cache"
+    assert wrapped("", 20) == ""
 
 
 class Terminal:
