@@ -21,8 +21,9 @@ def verdict_of(standing: Standing, base: Group, group: Group) -> str:
     size = f"{abs(standing.difference):.4f} nats"
     direction = "lower" if standing.difference < 0 else "higher"
     if standing.interval is None or standing.p_value is None:
+        found = f"a validation loss {size} {direction} than" if abs(standing.difference) >= 5e-5 else "the loss of"
         said = (
-            f"{name} has a validation loss {size} {direction} than {reference}, with one seed each: whether that is "
+            f"{name} has {found} {reference}, with one seed each: whether that is "
             "more than chance can't be told. Repeat both with at least three seeds."
         )
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -100,6 +101,11 @@ def test_one_seed_each_is_said_plainly() -> None:
     assert found.standings[1].p_value is None
     assert "one seed each" in found.verdict
     assert "can't be told" in found.verdict
+
+
+def test_run_and_its_copy_have_the_same_loss(seeds: Path) -> None:
+    shutil.copytree(seeds / "base-s0", seeds / "copy")
+    assert compare("base-s0", "copy").verdict.startswith("copy has the loss of base-s0, with one seed each")
 
 
 def test_one_seed_against_many_uses_their_noise(seeds: Path) -> None:
