@@ -164,7 +164,7 @@ def nearest_row(train: Rows, x_axis: str, place: float) -> int | None:
 
 
 def _notice_line(summary: RunSummary, asked: Sequence[Asked]) -> Line:
-    parts = [line(one.words()) for one in asked[-3:]]
+    parts = [line(one.words()) for one in reversed(asked[-3:])]  # the newest is the last to be cut
     if summary.status.reason:
         parts.append(line((summary.status.reason, "bad" if summary.state != "stopped" else "muted")))
     fields = summary.status.fields

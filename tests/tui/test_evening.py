@@ -23,7 +23,7 @@ from lmplay_tui.widgets.bars import KeyBar
 from lmplay_tui.widgets.grid import Grid
 from tests.tui.support import description_of, drive, make_app, plant_run, text_of, until, until_text
 
-_PATIENT = 120.0
+_PATIENT = 240.0
 """Seconds: a process that imports torch takes its time on a busy machine."""
 _TRAIN = {
     "sequence_length": 32,
