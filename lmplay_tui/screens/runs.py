@@ -205,6 +205,11 @@ class RunsScreen(LabellingScreen):
             self._shown_number = picture.number
             self.preview.show(chart_of(picture, "loss"))
 
+    @on(Pane.Resized, "#preview")
+    def _preview_resized(self) -> None:
+        if self.workbench.snapshot is not None:
+            self.take(self.workbench.snapshot)
+
     @on(Grid.Highlighted, "#runs")
     def _highlighted(self, event: Grid.Highlighted) -> None:
         self.marks.set("cursor", event.key)
