@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lmplay.base.base_model import LMBase
 from lmplay.base.kv_cache import KVCache, LayerCache
+from lmplay.generate.weights import is_packed
 
 # Of the spread of the logits: what rounding may make of a step that is computed in another order.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -77,9 +78,14 @@ class CompiledStep:
 
 
 def why_not(model: LMBase, cache: object) -> str | None:
-    """Why this model's step can't be compiled, or None. Only the cache's own layers live at fixed places."""
+    """Why this model's step can't be compiled, or None.
+
+    Only the cache's own layers live at fixed places, and only plain weights can be read by what a compiler writes.
+    """
     if not isinstance(cache, KVCache) or not len(cache) or not cache.can_truncate:
         return f"{type(model).__name__} keeps a cache of its own kind"
+    if is_packed(model):
+        return "its weights are packed for this processor's own kernels; --weights float32 can be compiled"
     return None
 
 

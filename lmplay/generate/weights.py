@@ -65,6 +65,11 @@ def choose_weights(model: LMBase) -> str:
     return "int8" if in_linears > SMALL_MODEL_BYTES and int8_available() else "float32"
 
 
+def is_packed(model: nn.Module) -> bool:
+    """Whether layers hold their weights in a form that only a processor's own kernels, and no compiler, can read."""
+    return any(isinstance(module, PackedBFloat16Linear | Int8Linear) for module in model.modules())
+
+
 def weight_bytes(model: nn.Module) -> int:
     """Bytes of the weights that one token reads: all parameters but the tables that a token looks up one row of."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}

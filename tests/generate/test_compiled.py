@@ -5,6 +5,8 @@ The captured program is run as it is: what the compiler makes of it is the compi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from lmplay.base.base_model import LMBase
 from lmplay.generate import SamplingConfig, generate
 from lmplay.generate.context import Context
 from lmplay.generate.session import Session
+from lmplay.generate.weights import prepare_for_inference
 
 BACKEND = "eager"
 
@@ -73,4 +76,13 @@ def test_a_model_with_a_cache_of_its_own_kind_is_not_compiled_and_says_so(model:
 
     result = generate(PlainList(), [[1, 2]], SamplingConfig(max_tokens=3), compiled=BACKEND)[0]
     assert result.not_compiled == "PlainList keeps a cache of its own kind"
+    assert len(result.tokens) == 3
+
+
+def test_a_model_with_packed_weights_is_not_compiled_and_says_so(make_model: Callable[..., LMBase]) -> None:
+    packed = make_model()
+    prepare_for_inference(packed, "int8")
+    result = generate(packed, [[1, 2]], SamplingConfig(max_tokens=3), compiled=BACKEND)[0]
+    assert result.not_compiled is not None
+    assert "--weights float32 can be compiled" in result.not_compiled
     assert len(result.tokens) == 3
