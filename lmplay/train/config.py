@@ -120,7 +120,7 @@ class Limits(_Settings):
 
 # Settings that leave the course of the training as it is: a run may go on with others without a word.
 WITHOUT_EFFECT = frozenset(
-    {"limits.hours", "profile"}
+    {"limits.hours", "profile", "nproc", "shard"}
     | {f"train.{name}" for name in ("save_interval", "max_bad_steps", "spike_sigmas", "diagnostics_interval")}
     | {f"train.{name}" for name in ("keep_checkpoints", "keep_every", "keep_stage_ends", "keep_free_gb")}
     | {f"train.{name}" for name in ("sample_prompt", "sample_tokens")}

@@ -19,6 +19,8 @@ from lmplay.runs import ControlInbox, Request, RunWriter, read_run_file, write_r
 from lmplay.train.config import Limits, TrainConfig
 from lmplay.train.keep.disk import PatientLog
 from lmplay.train.orders import StopTraining
+from lmplay.train.parallel.following import SilentLog, SilentWriter
+from lmplay.train.parallel.world import World
 from lmplay.train.request import RunRequest, validated
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay.utils.names import did_you_mean
@@ -56,13 +58,23 @@ StageConfigs = Callable[[RunRequest], list[TrainConfig]]
 
 
 class Control:
-    """Carries out requests and signals for one worker. `obey(trainer)` is called at every step boundary."""
+    """Carries out requests and signals for one worker. `obey(trainer)` is called at every step boundary.
 
-    def __init__(self, writer: RunWriter, request: RunRequest, stage_configs: StageConfigs) -> None:
+    Of several processes the first one reads the requests and the clock, a signal to any of them counts, and all carry
+    out the same at the same boundary.
+    """
+
+    def __init__(
+        self, writer: RunWriter | SilentWriter, request: RunRequest, stage_configs: StageConfigs, world: World
+    ) -> None:
         self.stopping = False
-        self.log = PatientLog(writer, heed=self.heed)
-        self._writer = writer
-        self._inbox = ControlInbox(cast("RunWriter", self.log))
+        self.in_step = False
+        """Whether the processes walk through the training together; before that, each heeds what it knows."""
+        silent = isinstance(writer, SilentWriter)
+        self.log = SilentLog(writer.path) if silent else PatientLog(writer, heed=self.heed)
+        self._world = world
+        self._path = writer.path
+        self._inbox = None if silent else ControlInbox(cast("RunWriter", self.log))
         self._asked: deque[Request] = deque()
         self._request = request
         self._stage_configs = stage_configs
@@ -83,44 +95,70 @@ class Control:
     def obey(self, trainer: Trainer) -> None:
         """Raises `StopTraining` when the run is to end here."""
         self._seconds_to_stop = trainer.seconds_to_stop()
-        self.heed()
-        self._asked.extend(self._inbox.pending())
+        self._look()
         while self._asked:
             self._carry_out(self._asked.popleft(), trainer)
 
     def heed(self) -> None:
-        """Raises `StopTraining`, once, after a signal or when the time is over."""
-        if self.stopping:
-            return
-        if self._signal is not None:
-            self._stop(self._signal.name, exit_status=128 + self._signal)
-        hours = self._request.limits.hours
-        if hours is not None and time.time() - self._began + self._seconds_to_stop > hours * 3600:
-            self._stop(f"the {hours:g} hours of --max-hours are over")
+        """Raises `StopTraining`, once, after a signal or when the time is over. For a process by itself."""
+        if not self.stopping:
+            self._end_after(int(self._signal or 0), self._time_is_over(), alone=True)
 
     def heed_stop(self) -> None:
-        """As `heed`, and for a request to stop; other requests wait for the step boundary."""
-        self.heed()
-        self._asked.extend(self._inbox.pending())
+        """As `heed`, and for a request to stop; other requests wait for the step boundary. For all processes."""
+        self._look()
         for request in self._asked:
             if request.action == "stop":
-                self._inbox.acknowledge(request, "accepted")
-                self._inbox.acknowledge(request, "done")
+                self._acknowledge(request, "accepted")
+                self._acknowledge(request, "done")
                 self._stop("asked to stop")
 
-    def _stop(self, reason: str, *, exit_status: int = 0) -> NoReturn:
+    def _look(self) -> None:
+        """What came up since the last look, in any of the processes."""
+        if self._world.size == 1 or not self.in_step:
+            self.heed()
+            self._asked.extend(self._pending())
+            return
+        pending = self._pending()
+        number, over, count = self._world.most(int(self._signal or 0), self._time_is_over(), len(pending))
+        self._asked.extend(self._world.from_first(pending) if count else ())
+        if not self.stopping:
+            self._end_after(number, bool(over))
+
+    def _pending(self) -> list[Request]:
+        return self._inbox.pending() if self._inbox is not None else []
+
+    def _time_is_over(self) -> bool:
+        hours = self._request.limits.hours
+        if hours is None or not self._world.is_first:
+            return False
+        seconds: float = time.time() - self._began + self._seconds_to_stop
+        return seconds > hours * 3600
+
+    def _end_after(self, number: int, time_is_over: bool, *, alone: bool = False) -> None:
+        if number:
+            self._stop(signal.Signals(number).name, exit_status=128 + number, alone=alone)
+        if time_is_over:
+            self._stop(f"the {self._request.limits.hours:g} hours of --max-hours are over", alone=alone)
+
+    def _stop(self, reason: str, *, exit_status: int = 0, alone: bool = False) -> NoReturn:
         self.stopping = True
         self.log.status(state="stopping")
-        raise StopTraining(reason, exit_status=exit_status)
+        alone = self._world.size > 1 and (alone or not self.in_step)
+        raise StopTraining(reason, exit_status=exit_status, alone=alone)
+
+    def _acknowledge(self, request: Request, outcome: str, **fields: Any) -> None:
+        if self._inbox is not None:
+            self._inbox.acknowledge(request, outcome, **fields)
 
     def _carry_out(self, request: Request, trainer: Trainer) -> None:
-        self._inbox.acknowledge(request, "accepted", step=trainer.course.progress.step)
+        self._acknowledge(request, "accepted", step=trainer.course.progress.step)
         try:
             result = self._act(request, trainer)
         except WrongUsageError as error:
-            self._inbox.acknowledge(request, "refused", reason=str(error))
+            self._acknowledge(request, "refused", reason=str(error))
             return
-        self._inbox.acknowledge(request, "done", step=trainer.course.progress.step, **result)
+        self._acknowledge(request, "done", step=trainer.course.progress.step, **result)
         if request.action == "stop":
             self._stop("asked to stop")
         if request.action == "pause":
@@ -184,11 +222,13 @@ class Control:
         configs = self._stage_configs(request)
         trainer.reconfigure(configs, request.limits)
         self._request = request
+        if not self._world.is_first:
+            return changes
         try:
-            asked = read_run_file(self._writer.path)
+            asked = read_run_file(self._path)
             # As typed it stays beside, so that the command that was typed still means this run.
             typed = {"typed_request": asked.get("typed_request", asked["request"])}
-            write_run_file(self._writer.path, {**asked, **typed, "request": request.model_dump(mode="json")})
+            write_run_file(self._path, {**asked, **typed, "request": request.model_dump(mode="json")})
         except (OSError, LMPlayError) as error:
             self.log.event("warning", message=f"the change holds, but is not in run.json: {error}")
         self.log.event("changed", step=trainer.course.progress.step, **{"changes": changes})

@@ -11,13 +11,18 @@ from pathlib import Path
 import torch
 
 from lmplay.train.config import PrecisionName, TrainConfig
+from lmplay.train.parallel.place import ALONE, Place
 from lmplay.utils.errors import WrongUsageError
 
 AUTOCAST_TYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(wish: str) -> torch.device:
-    """`auto` is CUDA, else MPS, else the CPU. A device that isn't there is a `WrongUsageError`."""
+def choose_device(wish: str, place: Place = ALONE) -> torch.device:
+    """`auto` is CUDA, else MPS, else the CPU. A device that isn't there is a `WrongUsageError`. Of several processes
+    on a machine each has a CUDA device of its own.
+    """
+    if place.size > 1:
+        return _device_of(place, wish)
     if wish == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -32,6 +37,21 @@ def choose_device(wish: str) -> torch.device:
         raise WrongUsageError(f"--device {wish}: there are {torch.cuda.device_count()} CUDA devices; try --device auto")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise WrongUsageError(f"--device {wish}: this machine has no MPS device; try --device auto")
+    return device
+
+
+def _device_of(place: Place, wish: str) -> torch.device:
+    if wish not in {"auto", "cpu", "cuda"}:
+        raise WrongUsageError(f"--device {wish}: several processes train on --device cuda, one device each, or on cpu")
+    if wish == "cpu" or (wish == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if place.local_size > torch.cuda.device_count():
+        raise WrongUsageError(
+            f"--nproc {place.local_size}: there are {torch.cuda.device_count()} CUDA devices, and each process needs "
+            "one of its own; start fewer, or give --device cpu"
+        )
+    device = torch.device("cuda", place.local_rank)
+    torch.cuda.set_device(device)
     return device
 
 
@@ -56,6 +76,17 @@ def check_precision(precision: PrecisionName, device: torch.device, *, force: bo
         raise WrongUsageError(
             "this CPU has no bf16 units: bf16 would be many times slower than float32; "
             "leave --amp off, or insist with --force"
+        )
+
+
+def check_shardable(config: TrainConfig) -> None:
+    """Refuse with `--shard` what a model that is spread over processes cannot do."""
+    if config.precision == "fp16":
+        raise WrongUsageError("--shard: fp16 needs one loss scale for all parts of the model; use bf16 or float32")
+    if config.mini_batch_size == "auto":
+        raise WrongUsageError(
+            "--shard: train.mini_batch_size=auto cannot try sizes with processes that wait for each "
+            "other; give a number"
         )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lmplay.data import Batch, prefetch
 from lmplay.modules.losses import IGNORE
+from lmplay.train.parallel.share import Share
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Piece:
     targets: Tensor  # (b, T) int64, IGNORE where there is none
     documents: Tensor | None  # (b, T) int32, the document of each position within its row
     num_targets: int
+    stands_in: bool = False  # computed at the weight zero, where a process has nothing of its own to do
 
     @property
     def borders(self) -> dict[str, Tensor]:
@@ -34,11 +36,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """The rows of one optimizer update, cut into pieces."""
+    """The rows of one optimizer update, cut into pieces. One of several processes has the pieces of its share only."""
 
     pieces: tuple[Piece, ...]
-    samples: int
-    num_targets: int
+    samples: int  # of the whole batch
+    num_targets: int  # of the whole batch
     first_row: int
 
 
@@ -51,11 +53,18 @@ class Rows(Protocol):
     def rows(self, first: int, count: int) -> Batch: ...
 
 
-def to_device(batch: Batch, *, first_row: int, piece_size: int, device: torch.device) -> DeviceBatch:
-    """Cut `batch` into pieces of at most `piece_size` rows and copy them; asynchronous on CUDA."""
+def to_device(
+    batch: Batch, *, first_row: int, piece_size: int, device: torch.device, share: Share | None = None
+) -> DeviceBatch:
+    """Cut `batch`, or this process's share of it, into pieces of at most `piece_size` rows and copy them; asynchronous
+    on CUDA.
+    """
+    if share is None:
+        cuts = [(slice(start, start + piece_size), False) for start in range(0, len(batch.tokens), piece_size)]
+    else:
+        cuts = share.pieces(batch, piece_size)
     pieces = []
-    for start in range(0, len(batch.tokens), piece_size):
-        rows = slice(start, start + piece_size)
+    for rows, stands_in in cuts:
         targets = batch.targets[rows]
         documents = batch.documents
         pieces.append(
@@ -64,13 +73,14 @@ def to_device(batch: Batch, *, first_row: int, piece_size: int, device: torch.de
                 targets=_copy(targets, device),
                 documents=None if documents is None else _copy(documents[rows], device),
                 # Counted on the host, where the data is: no synchronisation later.
-                num_targets=int(np.count_nonzero(targets != IGNORE)),
+                num_targets=0 if stands_in else int(np.count_nonzero(targets != IGNORE)),
+                stands_in=stands_in,
             )
         )
     return DeviceBatch(
         pieces=tuple(pieces),
         samples=len(batch.tokens),
-        num_targets=sum(piece.num_targets for piece in pieces),
+        num_targets=sum(piece.num_targets for piece in pieces) if share is None else batch.num_targets,
         first_row=first_row,
     )
 
@@ -83,12 +93,20 @@ def _copy(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def batches(
-    source: Rows, *, first_row: int, end_row: int, batch_size: int, piece_size: int, device: torch.device
+    source: Rows,
+    *,
+    first_row: int,
+    end_row: int,
+    batch_size: int,
+    piece_size: int,
+    device: torch.device,
+    share: Share | None = None,
 ) -> Iterator[DeviceBatch]:
     """Rows `first_row` to `end_row`, `batch_size` at a time, the next ones read, and copied, while one is computed."""
 
     def fetch(first: int, count: int) -> DeviceBatch:
-        return to_device(source.rows(first, count), first_row=first, piece_size=piece_size, device=device)
+        batch = source.rows(first, count)
+        return to_device(batch, first_row=first, piece_size=piece_size, device=device, share=share)
 
     spans = ((first, min(batch_size, end_row - first)) for first in range(first_row, end_row, batch_size))
     yield from prefetch(fetch, spans)

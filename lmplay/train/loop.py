@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from lmplay.base.base_model import LMBase
+from lmplay.base.model_files import describe_model
 from lmplay.data import ValidationData
 from lmplay.train.config import Limits, TrainConfig
 from lmplay.train.course import Course
@@ -23,16 +24,18 @@ from lmplay.train.guard import NotFiniteError, StepGuard
 from lmplay.train.keep.checkpoint import load_trainer_state, newest_whole_checkpoint
 from lmplay.train.keep.disk import PatientLog
 from lmplay.train.keep.keeper import Keeper
-from lmplay.train.keep.randomness import RandomState
+from lmplay.train.keep.randomness import RandomState, preserved_randomness
 from lmplay.train.keep.state import Training, progress_of
 from lmplay.train.orders import Orders, StopTraining
+from lmplay.train.parallel.spread import shard
+from lmplay.train.parallel.world import World
 from lmplay.train.profile import StepProfile
 from lmplay.train.report import Report
 from lmplay.train.trouble import examine
 from lmplay.train.update.average import WeightAverage
 from lmplay.train.update.compiling import compile_blocks
 from lmplay.train.update.diagnostics import Diagnostics
-from lmplay.train.update.memory import OutOfMemory, free_cached_memory, largest_piece
+from lmplay.train.update.memory import OutOfMemory, as_out_of_memory, free_cached_memory, largest_piece
 from lmplay.train.update.optimizers import apply_freezing, build_optimizer, set_hyperparameters
 from lmplay.train.update.step import StepResult, TrainStep
 from lmplay.train.validate import Validation
@@ -57,23 +60,29 @@ class Trainer:
         log: PatientLog,
         seed: int,
         orders: Orders,
+        world: World,
         profile_steps: int = 0,
     ) -> None:
         self.model = model
-        self.experiment = experiment
+        self.description = describe_model(model, experiment=experiment)
         self.course = course
         self.device = device
         self.checkpoints = checkpoints
         self.log = log
         self.orders = orders
+        self.world = world
         self.paused = False
         if any(stage.config.compile for stage in course.stages):
             compile_blocks(model)
+        if world.shard:
+            shard(model, world, device)
         self.average: WeightAverage | None = None
-        self.report = Report(log, course, StepGuard(log, course), device)
-        self.evaluation = Evaluation(model, validation, report=self.report, orders=orders, device=device, seed=seed)
+        self.report = Report(log, course, StepGuard(log, course), device, world)
+        self.evaluation = Evaluation(
+            model, validation, report=self.report, orders=orders, device=device, seed=seed, world=world
+        )
         self.profile = StepProfile(checkpoints.parent / "profile", profile_steps, device, self._profiled)
-        self.keeper = Keeper(checkpoints, log, self.config, orders)
+        self.keeper = Keeper(checkpoints, log, self.config, orders, world)
         self._enter_stage()
 
     # The loop
@@ -95,8 +104,9 @@ class Trainer:
             self.profile.finish()
             self.save()
             self.keeper.settle()
-        except StopTraining:
-            self._save_before_stopping()
+        except StopTraining as stop:
+            if not stop.alone:
+                self._save_before_stopping()
             raise
 
     def _train_stage(self) -> None:
@@ -132,7 +142,7 @@ class Trainer:
         before = RandomState.take(self.device)
         due = self.course.will_pass(self.config.diagnostics_interval, batch.samples)
         try:
-            return self.step(batch, lr, watch=Diagnostics(self.model) if due else None)
+            return self.step(batch, lr, watch=Diagnostics(self.model, self.world) if due else None)
         except OutOfMemory:
             before.put_back(self.device)
             raise
@@ -147,6 +157,7 @@ class Trainer:
             batch_size=self.config.batch_size,
             piece_size=self.piece_size,
             device=self.device,
+            share=self.world.share,
         ):
             if batch.num_targets and [self.course.index, batch.first_row] not in progress.bad_rows:
                 yield batch
@@ -193,7 +204,7 @@ class Trainer:
             before.optimizer if before is not None and same else build_optimizer(self.model, config, self.device)
         )
         set_hyperparameters(optimizer, config)
-        self.step = TrainStep(self.model, optimizer, config, self.device)
+        self.step = TrainStep(self.model, optimizer, config, self.device, self.world)
         if before is not None and before.scaler.is_enabled() and self.step.scaler.is_enabled():
             self.step.scaler = before.scaler
         self.keeper.config = config
@@ -222,21 +233,45 @@ class Trainer:
     def _choose_pieces(self) -> None:
         """`mini_batch_size = "auto"`: once a stage, and then kept, so that a resumed run computes the same pieces."""
         config, progress = self.config, self.course.progress
-        if config.mini_batch_size != "auto" or progress.piece_size is not None or self.course.ended:
+        if self.course.ended:
             return
-        data = self.course.stage.data
+        if config.mini_batch_size == "auto" and progress.piece_size is None:
+            with self.report.activity("finding the largest mini-batch"):
+                most = min(-(-config.batch_size // self.world.size), self.course.stage.data.num_rows)
+                fresh = 0 if self.step.optimizer.state else 2 * sum(p.nbytes for p in self.step.trained)
+                fits = largest_piece(
+                    self._try_piece,
+                    self._fetch_piece,
+                    most=most,
+                    device=self.device,
+                    state_to_come=fresh,
+                    sharers=self.world.place.local_size,
+                )
+                progress.piece_size = -max(self.world.most(-fits))
+                self.step.optimizer.zero_grad(set_to_none=True)
+            self.report.event("mini_batch", samples=progress.piece_size)
+        if self.world.size > 1 and not self.world.shard:
+            self._rehearse()
 
-        def fetch(size: int) -> DeviceBatch:
-            return to_device(data.rows(0, size), first_row=0, piece_size=size, device=self.device)
-
-        with self.report.activity("finding the largest mini-batch"):
-            most = min(config.batch_size, data.num_rows)
-            fresh = 0 if self.step.optimizer.state else 2 * sum(p.nbytes for p in self.step.trained)
-            progress.piece_size = largest_piece(
-                self.step.accumulate, fetch, most=most, device=self.device, state_to_come=fresh
-            )
+    def _rehearse(self) -> None:
+        """A piece's forward and backward pass, forgotten afterwards: a process that has no room for them must find out
+        before its part of the gradient's sum has begun, which the others could not take back.
+        """
+        while True:
+            try:
+                with self.world.together(OutOfMemory), as_out_of_memory(), preserved_randomness(self.device):
+                    self._try_piece(self._fetch_piece(min(self.piece_size, self.course.stage.data.num_rows)))
+            except OutOfMemory as error:
+                self._halve_pieces(error)
+                continue
             self.step.optimizer.zero_grad(set_to_none=True)
-        self.report.event("mini_batch", samples=progress.piece_size)
+            return
+
+    def _fetch_piece(self, size: int) -> DeviceBatch:
+        return to_device(self.course.stage.data.rows(0, size), first_row=0, piece_size=size, device=self.device)
+
+    def _try_piece(self, batch: DeviceBatch) -> object:
+        return self.step.accumulate(batch, together=False)
 
     def reconfigure(self, configs: list[TrainConfig], limits: Limits) -> None:
         """Settings changed while running: in force from the next step on."""
@@ -279,7 +314,7 @@ class Trainer:
 
     def restore(self, folder: Path) -> None:
         """Stand where the checkpoint in `folder` stood."""
-        state = load_trainer_state(folder)
+        state = load_trainer_state(folder, mapped=self.world.shard)
         self.course.progress = progress_of(state, self.course)
         self._enter_stage()
         for doubt in self._training().restore(folder, state):
@@ -287,7 +322,17 @@ class Trainer:
         self.keeper.go_on_from(self.course.progress)
 
     def _training(self) -> Training:
-        return Training(self.model, self.experiment, self.course, self.step, self.average, self.device)
+        return Training(
+            self.model,
+            self.description,
+            self.course,
+            self.step,
+            self.average,
+            self.device,
+            self.world,
+            checkpoints=self.checkpoints,
+            wait_for_bytes=self.keeper.wait_for_bytes,
+        )
 
     # Trouble
 
@@ -297,7 +342,10 @@ class Trainer:
         trouble = examine(self.step, self._batch_of(progress.bad_streak[0]), self.model)
         self.report.event("not_finite", step=error.first_step, reason=str(error), **trouble.fields())
         self.keeper.settle()
-        found = None if progress.went_back else newest_whole_checkpoint(self.checkpoints, before=error.first_step)
+        found = None
+        if self.world.is_first and not progress.went_back:
+            found = newest_whole_checkpoint(self.checkpoints, before=error.first_step)
+        found = self.world.from_first(found)
         if found is None:
             raise LMPlayError(f"{error} (the first is step {error.first_step}): {trouble.summary()}")
         self.restore(found.folder)

@@ -9,10 +9,15 @@ if TYPE_CHECKING:
 
 
 class StopTraining(Exception):
-    """Leave the loop, having saved; the process ends with `exit_status`."""
+    """Leave the loop, having saved; the process ends with `exit_status`.
 
-    def __init__(self, reason: str, *, exit_status: int = 0) -> None:
+    `alone`: of several processes this one found that it must end while the others wait for it, and cannot save with
+    them.
+    """
+
+    def __init__(self, reason: str, *, exit_status: int = 0, alone: bool = False) -> None:
         super().__init__(reason)
+        self.alone = alone
         self.reason = reason
         self.exit_status = exit_status
 
@@ -27,7 +32,9 @@ class Orders(Protocol):
         """At a step boundary: carry out what is asked for. Raises `StopTraining` to end the run."""
 
     def heed(self) -> None:
-        """While waiting: raises `StopTraining`, once, after a signal or when the time is over."""
+        """While this process waits for something: raises `StopTraining`, once, after a signal or when the time is
+        over.
+        """
 
     def heed_stop(self) -> None:
         """Within something long: as `heed`, and for a request to stop."""

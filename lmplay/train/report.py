@@ -18,6 +18,7 @@ from lmplay.train.course import Course
 from lmplay.train.feed import DeviceBatch
 from lmplay.train.guard import StepGuard
 from lmplay.train.keep.disk import Log
+from lmplay.train.parallel.world import World
 from lmplay.train.update.diagnostics import NOISE, SIGNAL, noise_scale
 from lmplay.train.update.step import StepResult
 from lmplay.train.validate import Validation
@@ -40,11 +41,12 @@ class _Unread:
 class Report:
     """Writes what happens to `log`; the guard judges every step's figures once they are known."""
 
-    def __init__(self, log: Log, course: Course, guard: StepGuard, device: torch.device) -> None:
+    def __init__(self, log: Log, course: Course, guard: StepGuard, device: torch.device, world: World) -> None:
         self._log = log
         self._course = course
         self._guard = guard
         self._at_once = device.type == "cpu"
+        self._world = world
         self._float = torch.float32 if device.type == "mps" else torch.float64
         self.seconds_per_step = 0.0
         """Of the newest steps."""
@@ -72,7 +74,8 @@ class Report:
         }
         figures = {"loss": result.loss, "grad_norm": result.grad_norm, "finite": result.finite, **result.figures}
         self._unread.append(_Unread(row, figures, batch.first_row))
-        if self._at_once or time.perf_counter() - self._began > READ_SECONDS:
+        # What the figures lead to, going back to a checkpoint for one, must happen in all processes at the same step.
+        if self._at_once or any(self._world.most(time.perf_counter() - self._began > READ_SECONDS)):
             self.flush()
 
     def flush(self) -> None:

@@ -23,7 +23,7 @@ from lmplay.utils.names import did_you_mean
 Settings = TypeVar("Settings", bound=BaseModel)
 
 # What a config file may hold beside the tables [model], [train], [data] and [limits].
-TOP_LEVEL_KEYS = ("experiment", "plan", "seed", "device", "initial_model")
+TOP_LEVEL_KEYS = ("experiment", "plan", "seed", "device", "nproc", "shard", "initial_model")
 
 
 class RunRequest(BaseModel):
@@ -37,6 +37,8 @@ class RunRequest(BaseModel):
     plan: str = Field("default", description="name of a plan, or path of a plan file")
     seed: int = Field(0, ge=0, lt=2**63, description="of the initial weights, the order of the data and dropout")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    nproc: int = Field(1, ge=1, description="processes on one machine that share each batch; one CUDA device each")
+    shard: bool = Field(False, description="spread model and optimizer over the processes instead of copying them")
     initial_model: str | None = Field(None, description="run or checkpoint whose weights the training starts from")
     model: dict[str, Any] = Field(default_factory=dict, description="arguments of the model's constructor")
     train: dict[str, Any] = Field(default_factory=dict, description="fields of TrainConfig")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lmplay.base.base_model import LMBase
 from lmplay.train.feed import DeviceBatch, Piece
 from lmplay.train.keep.randomness import preserved_randomness
+from lmplay.train.parallel.tensors import whole
 from lmplay.train.update.step import TrainStep
 
 # As much as a person reads; the worker's log and the events hold no more either.
@@ -63,7 +64,7 @@ def examine(step: TrainStep, batch: DeviceBatch, model: LMBase) -> Trouble:
         for row, piece in _rows(batch):
             one = DeviceBatch(pieces=(piece,), samples=1, num_targets=piece.num_targets, first_row=row)
             with _watched(model) as first:
-                loss = step.accumulate(one)["loss"]
+                loss = step.accumulate(one, together=False)["loss"]
             bad = [name for name, p in model.named_parameters() if p.grad is not None and not _is_finite(p.grad)]
             if piece.num_targets and (bad or not _is_finite(loss)):
                 gradients.update(dict.fromkeys(bad))
@@ -108,7 +109,7 @@ def _watched(model: nn.Module) -> Iterator[list[str]]:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+    return bool(torch.isfinite(whole(tensor)).all())
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -12,6 +12,9 @@ from lmplay.train.config import PrecisionName
 from lmplay.train.device import arithmetic
 from lmplay.train.feed import Rows, batches
 from lmplay.train.keep.randomness import preserved_randomness
+from lmplay.train.parallel.spread import apart_afterwards
+from lmplay.train.parallel.world import World
+from lmplay.train.update.memory import OutOfMemory, as_out_of_memory
 from lmplay.train.update.objective import Objective
 
 
@@ -41,30 +44,41 @@ def validate(
     precision: PrecisionName,
     device: torch.device,
     heed: Callable[[], None] | None = None,
+    world: World | None = None,
 ) -> Validation:
-    """Loss and accuracy of the objective's model over all of `rows`, `piece_size` rows at a time.
+    """Loss and accuracy of the objective's model over all of `rows`, `piece_size` rows at a time in
+    each process.
 
     `heed` is called after each piece; what it raises ends the pass.
     """
+    world = world or World()
+    at_once = piece_size * world.size  # so that each process has one piece of each batch
     was_training = objective.training
     objective.eval()
     wide = torch.float64 if device.type != "mps" else torch.float32
     sums = {name: torch.zeros((), dtype=wide, device=device) for name in ("loss", "hits")}
     targets = 0
     try:
-        with preserved_randomness(device):
+        with preserved_randomness(device), apart_afterwards(objective.model):
             for batch in batches(
-                rows, first_row=0, end_row=rows.num_rows, batch_size=piece_size, piece_size=piece_size, device=device
+                rows,
+                first_row=0,
+                end_row=rows.num_rows,
+                batch_size=at_once,
+                piece_size=piece_size,
+                device=device,
+                share=world.share,
             ):
+                targets += batch.num_targets
                 for piece in batch.pieces:
-                    with arithmetic(precision, device):
+                    with world.together(OutOfMemory), as_out_of_memory(), arithmetic(precision, device):
                         figures = objective(piece, evaluate=True)
-                    for name, figure in figures.items():
+                    for name, figure in figures.items() if not piece.stands_in else ():
                         sums[name] += figure
-                    targets += piece.num_targets
                 if heed is not None:
                     heed()
     finally:
         objective.train(was_training)
     counted = max(1, targets)
-    return Validation(loss=float(sums["loss"]) / counted, accuracy=float(sums["hits"]) / counted, targets=targets)
+    loss, hits = world.add(torch.stack([sums["loss"], sums["hits"]])).tolist()
+    return Validation(loss=loss / counted, accuracy=hits / counted, targets=targets)

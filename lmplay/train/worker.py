@@ -1,7 +1,8 @@
 """The worker: the process that takes a run directory, builds what its `run.json` asks for, and trains.
 
-Started as `python -m lmplay.train RUN_DIRECTORY`, by `lmplay run` or by anyone else. It goes on from the newest whole
-checkpoint if there is one. What it prints lands in `worker.log`; what it reports goes through `RunWriter`.
+Started as `python -m lmplay.train RUN_DIRECTORY`, by `lmplay run` or by anyone else; by torchrun as one of several
+processes, of which the first one leads and writes. It goes on from the newest whole checkpoint if there is one. What
+it prints lands in `worker.log`; what it reports goes through `RunWriter`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import sys
 import traceback
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from lmplay.base.base_model import LMBase
 from lmplay.base.base_runner import LMRunnerBase
@@ -31,6 +34,11 @@ from lmplay.train.keep.checkpoint import (
 from lmplay.train.keep.randomness import seed_everything
 from lmplay.train.loop import Trainer
 from lmplay.train.orders import StopTraining
+from lmplay.train.parallel.following import SilentWriter, print_into_log
+from lmplay.train.parallel.place import Place, place_in
+from lmplay.train.parallel.siblings import share_cores, siblings
+from lmplay.train.parallel.watch import LostError
+from lmplay.train.parallel.world import World, joined
 from lmplay.train.record import code_sum
 from lmplay.train.request import RunRequest
 from lmplay.train.update.memory import keep_freed_memory
@@ -42,13 +50,25 @@ def work(folder: Path) -> int:
     n.
     """
     run = read_run_file(folder)
+    request = RunRequest.model_validate(run["request"])
+    given = place_in()
+    place = given or Place(rank=0, size=request.nproc, local_rank=0, local_size=request.nproc)
+    share_cores(place)
+    if place.rank > 0:
+        return _follow(folder, run, request, place)
     with RunWriter(folder) as writer, writer.heartbeat():
         try:
-            trainer = build_trainer(folder, run, writer)
-            trainer.train()
-            trainer.log.event("finished", step=trainer.course.progress.step)
-        except StopTraining as stop:
-            return _end(writer, "stopped", stop.exit_status, reason=stop.reason)
+            device = choose_device(request.device, place)
+            with (
+                siblings(folder, place.size if given is None else 1) as (store, others),
+                joined(
+                    place, device, shard=request.shard, store=store, children=others, on_loss=writer.lost_process
+                ) as world,
+            ):
+                trainer = build_trainer(folder, run, writer, device, world)
+                stop = _train(trainer)
+        except StopTraining as alone:
+            stop = alone
         except KeyboardInterrupt:
             return _end(writer, "stopped", 130, reason="interrupted twice: not saved")
         except LMPlayError as error:
@@ -59,7 +79,40 @@ def work(folder: Path) -> int:
             traceback.print_exc()
             writer.failed(error)
             return 1
+        if stop is not None:
+            return _end(writer, "stopped", stop.exit_status, reason=stop.reason)
         return _end(writer, "done", 0, **trainer.report.position())
+
+
+def _train(trainer: Trainer) -> StopTraining | None:
+    """To the end, or to where all processes stopped together."""
+    try:
+        trainer.train()
+    except StopTraining as stop:
+        if stop.alone:
+            raise
+        return stop
+    trainer.log.event("finished", step=trainer.course.progress.step)
+    return None
+
+
+def _follow(folder: Path, run: dict[str, Any], request: RunRequest, place: Place) -> int:
+    """The work of a process that is not the first: the same steps, of which it writes nothing."""
+    print_into_log(folder, place.rank)
+    try:
+        device = choose_device(request.device, place)
+        with joined(place, device, shard=request.shard) as world:
+            stop = _train(build_trainer(folder, run, SilentWriter(folder), device, world))
+            return stop.exit_status if stop is not None else 0
+    except StopTraining as stop:
+        return stop.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except LostError:
+        return 1  # the first process says what has happened
+    except Exception as error:  # noqa: BLE001 - as above
+        traceback.print_exc()
+        return error.exit_status if isinstance(error, LMPlayError) else 1
 
 
 def _end(writer: RunWriter, state: str, exit_status: int, **fields: Any) -> int:
@@ -73,24 +126,36 @@ def _end(writer: RunWriter, state: str, exit_status: int, **fields: Any) -> int:
     return exit_status
 
 
-def build_trainer(folder: Path, run: dict[str, Any], writer: RunWriter) -> Trainer:
+def build_trainer(
+    folder: Path,
+    run: dict[str, Any],
+    writer: RunWriter | SilentWriter,
+    device: torch.device | None = None,
+    world: World | None = None,
+) -> Trainer:
     """The trainer of a run, standing at its newest whole checkpoint or at the beginning."""
     request = RunRequest.model_validate(run["request"])
+    device, world = device or choose_device(request.device), world or World()
     plan = parse_plan(run["plan"]["content"], name=run["plan"]["name"], folder=Path(run["plan"]["folder"]))
-    device = choose_device(request.device)
     keep_freed_memory(device)
     runner = get_runner(request.experiment)
     checkpoints = folder / "checkpoints"
-    found = find_checkpoint(checkpoints, writer)
+    found = world.from_first(find_checkpoint(checkpoints, writer) if world.is_first else None)
     seed_everything(request.seed)
     # Built in full even where weights are about to be loaded: buffers may come of random numbers too.
     model = build_model(runner, request, with_weights=found is None).to(device)
     configs = stage_configs(request, runner, plan, model.max_len)
     for config in configs:
         check_precision(config.precision, device, force=True)  # who started the run was asked already
-    control = Control(writer, request, lambda changed: stage_configs(changed, runner, plan, model.max_len))
+    control = Control(writer, request, lambda changed: stage_configs(changed, runner, plan, model.max_len), world)
     control.listen()
+    if not world.is_first:
+        world.from_first(None)  # it prepares what has to be prepared; afterwards everyone finds it
     stages, validation = open_data(plan, configs, request, control)
+    if world.is_first:
+        world.from_first(None)
+    world.seed(request.seed)
+    control.in_step = True
     trainer = Trainer(
         model=model,
         experiment=request.experiment,
@@ -101,7 +166,8 @@ def build_trainer(folder: Path, run: dict[str, Any], writer: RunWriter) -> Train
         log=control.log,
         seed=request.seed,
         orders=control,
-        profile_steps=request.profile,
+        world=world,
+        profile_steps=request.profile if world.is_first else 0,
     )
     if found:
         trainer.restore(found.folder)
@@ -109,17 +175,18 @@ def build_trainer(folder: Path, run: dict[str, Any], writer: RunWriter) -> Train
         code = run.get("code", {}).get("sum")
         if code not in (None, code_sum(Path(MODEL_RUNNERS[runner.name].file).parent)):
             control.log.event("warning", message="the files of the experiment have changed since the run began")
-    else:
+    elif world.is_first:
         if read_status(folder).step:
             control.log.resumed(0)  # killed before its first checkpoint: what it had logged did not last
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        control.log.event("started", device=str(device), parameters=parameters)
+        several = {"processes": world.size} if world.size > 1 else {}
+        control.log.event("started", device=str(device), parameters=parameters, **several)
     where = trainer.report.position()
     control.log.status(state="running", activity=None, device=str(device), validation_key=validation.key, **where)
     return trainer
 
 
-def find_checkpoint(checkpoints: Path, writer: RunWriter) -> FoundCheckpoint | None:
+def find_checkpoint(checkpoints: Path, writer: RunWriter | SilentWriter) -> FoundCheckpoint | None:
     """The newest whole checkpoint; damaged ones beyond it are set aside, so that nothing takes them for whole."""
     clear_remainders(checkpoints)
     found = newest_whole_checkpoint(checkpoints)

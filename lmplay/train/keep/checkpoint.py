@@ -1,7 +1,8 @@
 """Checkpoints that are whole or not there: written beside, synced, renamed; checked by sums before they are believed.
 
 `checkpoints/<step>/` holds `model.safetensors` and `model.json` (readable without lmplay), `trainer.pt` (everything
-else that a bit-identical continuation needs, read with `weights_only=True`) and `checkpoint.json` (where it stands,
+else that a bit-identical continuation needs, read with `weights_only=True`; of a model that is spread over processes,
+its larger part is in the safetensors of `shards`) and `checkpoint.json` (where it stands,
 why it is kept, and the sums of the other files).
 """
 
@@ -12,7 +13,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from lmplay.utils.files import sync_folder, to_json
 
 ABOUT = "checkpoint.json"
 TRAINER_STATE = "trainer.pt"
+SHARDS = "shards"
 FORMAT = 1
 
 
@@ -50,6 +52,8 @@ class Content:
     description: Mapping[str, Any]  # model.json
     weights: Mapping[str, Tensor]
     state: Mapping[str, Any]
+    shards: Path | None = None
+    """A folder that all processes have filled with what is spread over them; it becomes part of the checkpoint."""
 
     @property
     def nbytes(self) -> int:
@@ -57,10 +61,9 @@ class Content:
         return sum(tensor.nbytes for tensor in tensors_in([self.weights, self.state]))
 
 
-def write_checkpoint(checkpoints: Path, content: Content, *, extra: Callable[[Path], None] | None = None) -> Path:
-    """Write `checkpoints/<step>` in one step; a crash at any moment leaves the old ones and at most a hidden remainder.
-
-    `extra` may put further files into the folder before it is summed and gets its name.
+def write_checkpoint(checkpoints: Path, content: Content) -> Path:
+    """Write `checkpoints/<step>` in one step; a crash at any moment leaves the old ones and at most a hidden
+    remainder.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     step = content.about.step
@@ -72,8 +75,9 @@ def write_checkpoint(checkpoints: Path, content: Content, *, extra: Callable[[Pa
         save_file(_apart(content.weights), temporary / WEIGHTS, metadata={"format": "pt"})
         (temporary / DESCRIPTION).write_text(to_json(content.description, indent=2) + "\n", encoding="utf-8")
         torch.save({"format": FORMAT, **content.state}, temporary / TRAINER_STATE)
-        if extra is not None:
-            extra(temporary)
+        if content.shards is not None:
+            # Links: where the disk is full, this is tried again.
+            shutil.copytree(content.shards, temporary / SHARDS, copy_function=os.link)
         files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
         sums = {str(path.relative_to(temporary)): _sum(path) for path in files}
         about = {"format": FORMAT, **asdict(content.about), "sums": sums}
@@ -83,6 +87,8 @@ def write_checkpoint(checkpoints: Path, content: Content, *, extra: Callable[[Pa
                 os.fsync(handle.fileno())
         sync_folder(temporary)
         _move_into_place(temporary, folder)
+        if content.shards is not None:
+            shutil.rmtree(content.shards, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -222,10 +228,13 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / WEIGHTS)
 
 
-def load_trainer_state(folder: Path) -> dict[str, Any]:
-    """Optimizer, counters and random states of a checkpoint. Tensors and plain values only: no code runs on load."""
+def load_trainer_state(folder: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """Optimizer, counters and random states of a checkpoint. Tensors and plain values only: no code runs on load.
+
+    `mapped`: tensors stay on the disk until they are used.
+    """
     try:
-        state: dict[str, Any] = torch.load(folder / TRAINER_STATE, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(folder / TRAINER_STATE, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise LMPlayError(
             f"{folder / TRAINER_STATE} is refused: it holds something else than tensors and plain values, "

@@ -14,30 +14,41 @@ from lmplay.train.keep.checkpoint import (
     read_about,
     remove_checkpoint,
 )
-from lmplay.train.keep.disk import PatientLog, free_bytes
+from lmplay.train.keep.disk import MARGIN, PatientLog, free_bytes
 from lmplay.train.keep.progress import Progress
 from lmplay.train.keep.retention import next_to_give_up, superfluous
-from lmplay.train.keep.saver import BackgroundSaver, SaveAbandonedError
+from lmplay.train.keep.saver import BackgroundSaver, NoSaver, SaveAbandonedError
 from lmplay.train.orders import Orders
+from lmplay.train.parallel.world import World
 
 
 class Keeper:
-    """Saves each step at most once; `config` is that of the stage that is trained and may change."""
+    """Saves each step at most once; `config` is that of the stage that is trained and may change. Of several processes
+    the first one writes; the others contribute what it cannot know.
+    """
 
-    def __init__(self, checkpoints: Path, log: PatientLog, config: TrainConfig, orders: Orders) -> None:
-        checkpoints.mkdir(parents=True, exist_ok=True)
+    def __init__(self, checkpoints: Path, log: PatientLog, config: TrainConfig, orders: Orders, world: World) -> None:
+        if world.is_first:
+            checkpoints.mkdir(parents=True, exist_ok=True)
         self.config = config
         self.saved_step: int | None = None
         self._checkpoints = checkpoints
         self._log = log
         self._orders = orders
-        self._saver = BackgroundSaver(checkpoints, on_written=self._after_writing, heed=self._while_waiting)
+        self._world = world
+        self._saver = (
+            BackgroundSaver(checkpoints, on_written=self._after_writing, heed=self._while_waiting)
+            if world.is_first
+            else NoSaver()
+        )
 
     def go_on_from(self, progress: Progress) -> None:
         """The run stands at the checkpoint of `progress`. Later ones are of a course that was left; a crash may have
         kept the pointers from following the newest.
         """
         self.saved_step = progress.step
+        if not self._world.is_first:
+            return
         for step in checkpoint_steps(self._checkpoints):
             if step > progress.step:
                 remove_checkpoint(self._checkpoints, step)
@@ -53,6 +64,8 @@ class Keeper:
         every = self.config.keep_every
         if every and progress.samples // every > progress.milestone_samples // every:
             progress.milestone_samples, progress.milestone_step = progress.samples, progress.step
+        if self._world.shard:
+            self._saver.settle()  # the parts of this checkpoint may be written to where the ones before still are
         self._saver.save(take())
         self.saved_step = progress.step
 
@@ -79,13 +92,27 @@ class Keeper:
         """While the newest checkpoint finds no room on the disk, the run is paused."""
         self._log.wait_for_room(lambda: self._saver.shortage)
 
+    def wait_for_bytes(self, needed: int) -> None:
+        """Until the disk has room for what all processes are about to write."""
+
+        def shortage() -> str | None:
+            free = free_bytes(self._checkpoints)
+            if free >= needed + MARGIN:
+                return None
+            return f"a checkpoint needs {needed / 1e6:,.0f} MB, the disk has {free / 1e6:,.0f} MB free"
+
+        if self._world.is_first:
+            self._log.wait_for_room(shortage)
+
     def _while_waiting(self) -> None:
         """Called several times a second while the training waits for a checkpoint to be written."""
         if self._saver.shortage is not None:
             if self._orders.stopping:
                 self._saver.abandon()
             self._log.status(state="paused", activity=f"waiting for room: {self._saver.shortage}")
-        self._orders.heed()
+        # Several processes end together, at a step boundary; they are only kept from it where the wait has no end.
+        if self._saver.shortage is not None or self._world.size == 1:
+            self._orders.heed()
 
     def _after_writing(self, folder: Path, content: Content) -> None:
         """In the writer's thread: the checkpoint in `folder` is whole."""

@@ -54,8 +54,9 @@ class BackgroundSaver:
     def save(self, content: Content) -> None:
         self.settle()
         give_back_freed_memory()  # the snapshot before this one among it
-        fits = content.nbytes < SNAPSHOT_SHARE * psutil.virtual_memory().available
-        taken = snapshot(content) if fits else content
+        # What was gathered from several processes is a copy already.
+        fits = content.shards is not None or content.nbytes < SNAPSHOT_SHARE * psutil.virtual_memory().available
+        taken = snapshot(content) if fits and content.shards is None else content
         self._thread = threading.Thread(target=self._write, args=(taken,), name="lmplay-saver", daemon=True)
         self._thread.start()
         if not fits:
@@ -105,6 +106,22 @@ class BackgroundSaver:
         folder = write_checkpoint(self._checkpoints, content)
         self.slowest = max(self.slowest, time.monotonic() - began)
         return folder
+
+
+class NoSaver:
+    """Of a process that writes no checkpoints."""
+
+    slowest = 0.0
+    shortage: str | None = None
+
+    def save(self, content: Content) -> None:
+        """Nothing."""
+
+    def settle(self) -> None:
+        """Nothing."""
+
+    def abandon(self) -> None:
+        """Nothing."""
 
 
 def snapshot(content: Content) -> Content:

@@ -1,16 +1,22 @@
-"""Tensors that may be spread over processes (`--shard`), and may as well be plain ones."""
+"""Tensors that may be spread over processes (`--shard`), and may as well be plain ones.
+
+Told apart without the module of spread tensors, which takes a worker of its own a second to import.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part that this process holds; writing into it writes into the tensor."""
-    return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
+    """The part that this process holds; outside of autograd, writing into it writes into the tensor."""
+    to_local: Callable[[], Tensor] | None = getattr(tensor.detach(), "to_local", None)
+    return tensor if to_local is None else to_local()
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All of it; of a spread tensor, every process must ask at once."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    full_tensor: Callable[[], Tensor] | None = getattr(tensor.detach(), "full_tensor", None)
+    return tensor if full_tensor is None else full_tensor()

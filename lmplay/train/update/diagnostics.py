@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lmplay.train.keep.progress import NoiseStatistics
 from lmplay.train.parallel.tensors import local
+from lmplay.train.parallel.world import World
 
 # Share of the newest measurement in the running means: a single one is mostly noise itself.
 NOISE_SHARE = 0.1
@@ -22,7 +23,8 @@ NOISE, SIGNAL = "gradient_noise", "gradient_signal"
 class Diagnostics:
     """Watches one step while it is made; made anew for each step that is measured."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, world: World | None = None) -> None:
+        self._world = world or World()
         self._named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._weights = [local(p.detach()).clone() for _, p in self._named]
         self._gradients: list[Tensor | None] = [None] * len(self._named)
@@ -30,7 +32,9 @@ class Diagnostics:
 
     @torch.no_grad()
     def after_piece(self, num_targets: int, batch_targets: int) -> None:
-        """The gradient has grown by a piece's: its own is the difference."""
+        """The gradient has grown by a piece's: its own is the difference. Not so where others add to it, too."""
+        if self._world.size > 1:
+            return
         squares = []
         for index, (_, parameter) in enumerate(self._named):
             if parameter.grad is None:
@@ -51,7 +55,8 @@ class Diagnostics:
             moved[block_of(name)].append((difference.square().sum(), before.square().sum()))
         figures = {}
         for block, squares in moved.items():
-            distance, size = (torch.stack(each).sum() for each in zip(*squares, strict=True))
+            sums = torch.stack([torch.stack(each).sum() for each in zip(*squares, strict=True)])
+            distance, size = self._world.add(sums) if self._world.shard else sums
             figures[f"update_ratio.{block}"] = (distance / size.clamp_min(1e-30)).sqrt()
         return {**figures, **self._noise(grad_norm.square(), batch_targets)}
 

@@ -80,20 +80,28 @@ def free_cached_memory(device: torch.device) -> None:
 
 
 def largest_piece(
-    accumulate: Accumulate, fetch: Fetch, *, most: int, device: torch.device, state_to_come: int = 0
+    accumulate: Accumulate,
+    fetch: Fetch,
+    *,
+    most: int,
+    device: torch.device,
+    state_to_come: int = 0,
+    sharers: int = 1,
 ) -> int:
     """Samples, up to `most`, that one forward and backward pass can take at once.
 
     `fetch(n)` gives a batch of one piece of n real samples; `accumulate` computes its gradient. On CUDA sizes are tried
     until one does not fit, with `state_to_come` bytes left free for the optimizer; elsewhere what a sample makes the
-    forward pass keep is counted, and half of the free memory may be taken. Nothing is drawn from the training's
-    randomness.
+    forward pass keep is counted, and half of the free memory may be taken by the `sharers`, processes that have it in
+    common. Nothing is drawn from the training's randomness.
     """
     give_back_freed_memory()
     with preserved_randomness(device):
         if device.type == "cuda":
             return _by_trying(accumulate, fetch, most=most, device=device, state_to_come=state_to_come)
-        return _by_counting(accumulate, fetch, most=most, free=psutil.virtual_memory().available - state_to_come)
+        return _by_counting(
+            accumulate, fetch, most=most, free=psutil.virtual_memory().available // sharers - state_to_come
+        )
 
 
 def _by_trying(accumulate: Accumulate, fetch: Fetch, *, most: int, device: torch.device, state_to_come: int) -> int:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lmplay.train.parallel.tensors import local
+
 # Their fused kernels leave weights and state alone when `found_inf` is set. SGD's is not among them: skipped at its
 # very first step, it would leave a momentum behind that was never written.
 SKIP_THEMSELVES = (torch.optim.AdamW, torch.optim.Adam, torch.optim.Adagrad)
@@ -42,5 +44,5 @@ def _tensors(optimizer: Optimizer) -> Iterator[Tensor]:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None:
-                yield parameter
-                yield from (value for value in optimizer.state[parameter].values() if isinstance(value, Tensor))
+                yield local(parameter)
+                yield from (local(value) for value in optimizer.state[parameter].values() if isinstance(value, Tensor))

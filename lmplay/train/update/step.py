@@ -18,6 +18,9 @@ from lmplay.base.base_model import LMBase
 from lmplay.train.config import TrainConfig
 from lmplay.train.device import arithmetic
 from lmplay.train.feed import DeviceBatch, Piece
+from lmplay.train.parallel.spread import Summing, summing
+from lmplay.train.parallel.tensors import whole
+from lmplay.train.parallel.world import World
 from lmplay.train.update.diagnostics import Diagnostics
 from lmplay.train.update.memory import as_out_of_memory
 from lmplay.train.update.objective import Objective
@@ -42,12 +45,21 @@ class TrainStep:
     Raises `OutOfMemory` where a piece does not fit: then weights and optimizer are as they were.
     """
 
-    def __init__(self, model: LMBase, optimizer: Optimizer, config: TrainConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: LMBase,
+        optimizer: Optimizer,
+        config: TrainConfig,
+        device: torch.device,
+        world: World | None = None,
+    ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.config = config
         self.device = device
+        self.world = world or World()
         self.objective = Objective(model, config.loss)
+        self._summing = summing(self.objective, self.world)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.phase: Phase = torch.profiler.record_function
@@ -56,6 +68,7 @@ class TrainStep:
     def __call__(self, batch: DeviceBatch, lr: float, *, watch: Diagnostics | None = None) -> StepResult:
         with as_out_of_memory():
             terms = self.accumulate(batch, watch=watch)
+        terms = self._summed(terms)
         loss = terms.pop("loss")
         with self.phase("optimizer"):
             grad_norm = self._clip()
@@ -67,27 +80,53 @@ class TrainStep:
         figures = watch.after_update(grad_norm, batch.num_targets) if watch is not None else {}
         return StepResult(loss=loss, grad_norm=grad_norm, finite=finite, figures={**terms, **figures})
 
-    def accumulate(self, batch: DeviceBatch, *, watch: Diagnostics | None = None) -> dict[str, Tensor]:
-        """Leave the gradient of the batch's mean loss in `.grad`; return the mean of each term over its targets."""
+    def accumulate(
+        self, batch: DeviceBatch, *, watch: Diagnostics | None = None, together: bool = True
+    ) -> dict[str, Tensor]:
+        """Leave the gradient of the batch's mean loss in `.grad`; return the mean of each term over its targets.
+
+        Of several processes, each returns what its own pieces contribute to the means. With `together` off the
+        gradient is that of this process's pieces, too.
+        """
         self.optimizer.zero_grad(set_to_none=True)
+        pieces = [piece for piece in batch.pieces if piece.num_targets or piece.stands_in]
+        if not pieces:
+            return {"loss": torch.full((), torch.nan, device=self.device)}
         means: dict[str, Tensor] = {}
-        for piece in batch.pieces:
-            if piece.num_targets == 0:
-                continue
-            for name, term in self._backward(piece, batch.num_targets).items():
-                means[name] = means[name] + term if name in means else term
+
+        def add(terms: dict[str, Tensor], piece: Piece) -> None:
+            with self.phase("backward"):
+                total = torch.stack(list(terms.values())).sum()
+                self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+            for name, term in terms.items():
+                means[name] = means[name] + term.detach() if name in means else term.detach()
             if watch is not None:
                 watch.after_piece(piece.num_targets, batch.num_targets)
-        return means or {"loss": torch.full((), torch.nan, device=self.device)}
 
-    def _backward(self, piece: Piece, num_targets: int) -> dict[str, Tensor]:
-        """Add a piece's share of the gradient; returns its share of each term's mean."""
+        summing = self._summing if together else Summing(self.objective)
+        *earlier, last = pieces
+        with summing.before_summing():
+            for piece in earlier:
+                with summing.held_back():
+                    add(self._forward(piece, batch.num_targets, summing), piece)
+            terms = self._forward(last, batch.num_targets, summing)
+        add(terms, last)
+        return means
+
+    def _forward(self, piece: Piece, num_targets: int, summing: Summing) -> dict[str, Tensor]:
+        """A piece's share of each term's mean."""
         with self.phase("forward"), arithmetic(self.config.precision, self.device):
-            terms = {name: _wide(term) / num_targets for name, term in self.objective(piece).items()}
-            total = torch.stack(list(terms.values())).sum()
-        with self.phase("backward"):
-            self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        return {name: term.detach() for name, term in terms.items()}
+            terms: dict[str, Tensor] = summing.objective(piece)
+            if piece.stands_in:
+                terms = {name: term * 0.0 for name, term in terms.items()}
+            return {name: _wide(term) / num_targets for name, term in terms.items()}
+
+    def _summed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The means over the whole batch."""
+        if self.world.size == 1:
+            return terms
+        names = sorted(terms)
+        return dict(zip(names, self.world.add(torch.stack([terms[name] for name in names])).unbind(), strict=True))
 
     def _clip(self) -> Tensor:
         """Scale the gradient down to `grad_clip`; returns its norm before."""
@@ -95,7 +134,7 @@ class TrainStep:
         grad_norm = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
         if self.config.grad_clip:
             nn.utils.clip_grads_with_norm_(self.trained, self.config.grad_clip, grad_norm)
-        return grad_norm
+        return whole(grad_norm)
 
 
 def _wide(term: Tensor) -> Tensor:
