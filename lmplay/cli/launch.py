@@ -17,6 +17,7 @@ from lmplay.runs import (
     create_run,
     is_run,
     list_runs,
+    mark_submitted,
     read_run_file,
     read_status,
     resolve_checkpoint,
@@ -26,6 +27,8 @@ from lmplay.runs import (
     write_run_file,
 )
 from lmplay.train.config import WITHOUT_EFFECT, Limits, TrainConfig
+from lmplay.train.parallel.place import Place
+from lmplay.train.parallel.slurm import submit
 from lmplay.train.record import code_state, code_sum, provenance
 from lmplay.train.request import (
     TOP_LEVEL_KEYS,
@@ -53,6 +56,8 @@ class Asked:
     plan: str | None = None
     seed: int | None = None
     device: str | None = None
+    nproc: int | None = None
+    shard: bool | None = None
     initial_model: str | None = None
     sets: tuple[str, ...] = ()
     train: Mapping[str, Any] = field(default_factory=dict)
@@ -62,6 +67,7 @@ class Asked:
     profile: int = 0
     amp: bool = False
     force: bool = False
+    elsewhere: bool = False  # trained on another machine: what this one has says nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +95,10 @@ class Prepared:
 
 def prepare(asked: Asked) -> Prepared:
     """Merge the command line over the config file and hold the result against what exists. Imports torch."""
+    import torch
+
     from lmplay.base.runner_list import MODEL_RUNNERS, get_runner
-    from lmplay.train.device import amp_precision, check_precision, choose_device
+    from lmplay.train.device import amp_precision, check_precision, check_shardable, choose_device
     from lmplay.train.update.optimizers import check_freezing
 
     file: dict[str, Any] = read_config_file(asked.config) if asked.config else {}
@@ -104,9 +112,12 @@ def prepare(asked: Asked) -> Prepared:
     model = {**file.get("model", {}), **typed["model"], **{k: v for k, v in asked.model.items() if v is not None}}
     runner = get_runner(str(top["experiment"]))
     model = runner.checked(model)
-    device = choose_device(top["device"] or "auto")
+    nproc = top["nproc"] or 1
+    place = Place(rank=0, size=nproc, local_rank=0, local_size=nproc)
+    wish = top["device"] or "auto"
+    device = torch.device("cpu" if wish == "cpu" else "cuda") if asked.elsewhere else choose_device(wish, place)
     if asked.amp and "precision" not in train:
-        train["precision"] = amp_precision(device)
+        train["precision"] = "bf16" if asked.elsewhere else amp_precision(device)
     limits = {**file.get("limits", {}), **{k: v for k, v in asked.limits.items() if v is not None}}
     request = validated(
         RunRequest,
@@ -114,7 +125,9 @@ def prepare(asked: Asked) -> Prepared:
             "experiment": runner.name,
             "plan": plan.name,
             "seed": plan.seed if top["seed"] is None else top["seed"],
-            "device": top["device"] or "auto",
+            "device": wish,
+            "nproc": nproc,
+            "shard": bool(top["shard"]),
             "initial_model": _absolute_if_path(top["initial_model"]),
             "model": model,
             "train": train,
@@ -130,6 +143,8 @@ def prepare(asked: Asked) -> Prepared:
     for config in prepared.stage_configs():
         check_precision(config.precision, device, force=asked.force)
         check_freezing(config.freeze, names)
+        if request.shard:
+            check_shardable(config)
     _check_sequence_length(prepared)
     if request.initial_model is not None:
         resolve_checkpoint(request.initial_model)
@@ -352,3 +367,10 @@ def set_history_aside(prepared: Prepared, name: str) -> Prepared:
 def start_worker(path: Path) -> int:
     """Start the worker of a run in a session of its own; returns its pid."""
     return spawn_worker(path, [sys.executable, "-m", "lmplay.train", str(path)])
+
+
+def submit_worker(path: Path, request: RunRequest, options: Mapping[str, str]) -> str:
+    """Submit the worker of a run to a scheduler; returns the id of the job."""
+    job = submit(path, options, nproc=request.nproc, device=request.device)
+    mark_submitted(path, job)
+    return job

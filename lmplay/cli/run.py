@@ -6,16 +6,21 @@ The training happens in a worker process of its own; this command starts it and 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import typer
 from rich.console import Console
 
-from lmplay.cli.launch import Asked, Prepared, prepare, start_worker, take_run
-from lmplay.cli.watch import watch
+from lmplay.cli.launch import Asked, Prepared, prepare, start_worker, submit_worker, take_run
+from lmplay.cli.watch import result, watch
 from lmplay.interop.trackers import check_trackers, spawn_bridges
+from lmplay.runs import read_status
 from lmplay.runs.logout import logout_notice
+from lmplay.train.parallel.slurm import parse_options
 from lmplay.train.request import dump_config
+from lmplay.utils.errors import WrongUsageError
+from lmplay.utils.files import to_json
 
 
 def register(app: typer.Typer) -> None:
@@ -30,6 +35,12 @@ def run(
     name: str | None = typer.Option(None, help="Name of the run. A name that exists is gone on with."),
     new: bool = typer.Option(False, "--new", help="Start anew even if the same command was interrupted before."),
     device: str | None = typer.Option(None, help="auto, cpu, cuda, cuda:N or mps. [default: auto]"),
+    nproc: int | None = typer.Option(
+        None, min=1, help="Processes on this machine that share each batch; on CUDA, one device each. [default: 1]"
+    ),
+    shard: bool | None = typer.Option(
+        None, "--shard/--no-shard", help="With --nproc: spread model and optimizer over the processes (FSDP2)."
+    ),
     amp: bool = typer.Option(False, "--amp", help="Mixed precision: bf16 where the device has it, fp16 elsewhere."),
     steps: int | None = typer.Option(None, min=0, help="End after so many optimizer updates in all."),
     samples: int | None = typer.Option(None, min=0, help="End after so many samples in all."),
@@ -65,6 +76,12 @@ def run(
     track: list[str] | None = typer.Option(
         None, "--track", metavar="TRACKER", help="Also tell tensorboard, wandb or trackio; repeatable."
     ),
+    launcher: str = typer.Option(
+        "here", help="here; slurm: submit a job that requeues itself; none: only make the run's folder, for torchrun."
+    ),
+    slurm: list[str] | None = typer.Option(
+        None, "--slurm", metavar="KEY=VALUE", help="For the job: partition, time, nodes, gpus, account ...; repeatable."
+    ),
     detach: bool = typer.Option(False, "--detach", help="Start the worker and return; `lmplay attach` watches it."),
     json: bool = typer.Option(False, "--json", help="Print nothing but a last line of JSON: run, state, loss."),
 ) -> None:
@@ -73,11 +90,14 @@ def run(
     The run lives in a folder under $LMPLAY_RUNS (or ./runs). Interrupted in any way, the same command goes on from the
     last checkpoint.
     """
+    job = job_options(launcher, slurm or ())
     asked = Asked(
         experiment=experiment,
         plan=plan,
         seed=seed,
         device=device,
+        nproc=nproc,
+        shard=shard,
         initial_model=initial_model,
         sets=tuple(sets or ()),
         train={
@@ -94,6 +114,7 @@ def run(
         profile=profile,
         amp=amp,
         force=force,
+        elsewhere=launcher != "here",
     )
     prepared = prepare(asked)
     if dump:
@@ -101,7 +122,15 @@ def run(
         return
     raise typer.Exit(
         start_and_watch(
-            prepared, name=name, new=new, allow_change=allow_change or (), detach=detach, json=json, track=track or ()
+            prepared,
+            name=name,
+            new=new,
+            allow_change=allow_change or (),
+            detach=detach,
+            json=json,
+            track=track or (),
+            launcher=launcher,
+            job=job,
         )
     )
 
@@ -116,8 +145,12 @@ def start_and_watch(
     json: bool = False,
     verbose: bool = False,
     track: list[str] | tuple[str, ...] = (),
+    launcher: str = "here",
+    job: Mapping[str, str] | None = None,
 ) -> int:
-    """Take or create the run, start its worker and, unless detached, watch it; returns the exit status."""
+    """Take or create the run, start its worker and, unless detached, watch it; returns the exit status. With the
+    launcher `slurm` submit its worker as a `job` with these options, with `none` leave it to others.
+    """
     trackers = check_trackers(track)
     taken = take_run(prepared, name=name, new=new, allow_change=allow_change)
     console = Console(quiet=json, highlight=False, markup=False, soft_wrap=True)
@@ -125,6 +158,15 @@ def start_and_watch(
         console.print(f"going on with {taken.path.name}, which was {taken.state} (--new starts another run)")
     if verbose:
         console.print(settings_of(prepared).rstrip())
+    if launcher != "here":
+        if launcher == "slurm":
+            submitted = submit_worker(taken.path, prepared.request, job or {})
+            console.print(f"job {submitted} trains {taken.path.name}; watch it with: lmplay attach {taken.path.name}")
+        else:
+            console.print(f"{taken.path.name} is ready; train it with: torchrun ... -m lmplay.train {taken.path}")
+        if json:
+            typer.echo(to_json(result(taken.path, read_status(taken.path))))
+        return 0
     pid = start_worker(taken.path)
     spawn_bridges(taken.path, trackers)
     if detach:
@@ -134,6 +176,15 @@ def start_and_watch(
         return 0
     interactive = sys.stdout.isatty() and sys.stdin.isatty() and not (json or verbose)
     return watch(taken.path, json=json, interactive=interactive)
+
+
+def job_options(launcher: str, slurm: Sequence[str]) -> dict[str, str]:
+    """What `--slurm` says, checked."""
+    if launcher not in ("here", "slurm", "none"):
+        raise WrongUsageError(f"--launcher {launcher}: give here, slurm or none")
+    if slurm and launcher != "slurm":
+        raise WrongUsageError("--slurm says how a job is submitted: add --launcher slurm")
+    return parse_options(slurm)
 
 
 def size_of_pieces(text: str | None) -> int | str | None:

@@ -32,7 +32,7 @@ from lmplay.runs.resolve import (
     resolve_run,
 )
 from lmplay.runs.settings import all_settings, differing, flat_config, steered
-from lmplay.runs.spawn import kill_worker, spawn_worker
+from lmplay.runs.spawn import kill_worker, mark_submitted, spawn_worker
 from lmplay.runs.status import ACTIVE, ENDED, FINISHED, STATES, Status, is_live, read_status
 from lmplay.runs.summary import RunSummary, summarize, summarize_all
 from lmplay.runs.writer import Heartbeat, RunBusyError, RunWriter
@@ -68,6 +68,7 @@ __all__ = [
     "list_checkpoints",
     "list_runs",
     "mark_process",
+    "mark_submitted",
     "new_run_name",
     "point_to",
     "read_last_rows",

@@ -16,7 +16,7 @@ import psutil
 from lmplay.runs.layout import EVENTS, LOG, STATUS, WORKER, read_json_object
 from lmplay.runs.process import is_alive, mark_process
 from lmplay.runs.status import read_status
-from lmplay.runs.writer import lock_run, write_rows
+from lmplay.runs.writer import RunBusyError, lock_run, write_rows
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.files import to_json, write_atomically
 
@@ -27,13 +27,7 @@ def spawn_worker(run_path: Path, argv: Sequence[str], env: Mapping[str, str] | N
     The run's state becomes `queued` until the worker takes it, so that a viewer doesn't take the end of an earlier
     worker for that of this one. Raises `RunBusyError` while another process writes the run. Returns the pid.
     """
-    lock = lock_run(run_path)
-    try:
-        status = read_json_object(run_path / STATUS, of=f"the run {run_path.name}")
-        (run_path / WORKER).unlink(missing_ok=True)
-        write_atomically(run_path / STATUS, to_json({**status, "state": "queued"}) + "\n")
-    finally:
-        lock.release()
+    _mark_queued(run_path)
     with (run_path / LOG).open("ab", buffering=0) as log:
         try:
             process = subprocess.Popen(
@@ -55,6 +49,23 @@ def spawn_worker(run_path: Path, argv: Sequence[str], env: Mapping[str, str] | N
         mark = {"pid": process.pid, "process_birth": -1.0}  # ended already: a mark that no process answers to
     write_atomically(run_path / WORKER, to_json({**mark, "command": list(argv)}) + "\n")
     return process.pid
+
+
+def mark_submitted(run_path: Path, job: str) -> None:
+    """The run waits for a scheduler that has been given it as `job`: state `queued` until the job's worker takes it."""
+    with contextlib.suppress(RunBusyError):  # the job has begun already
+        _mark_queued(run_path, job=job)
+    write_rows(run_path / EVENTS, [{"event": "submitted", "clock": time.time(), "job": job}])
+
+
+def _mark_queued(run_path: Path, **fields: str) -> None:
+    lock = lock_run(run_path)
+    try:
+        status = read_json_object(run_path / STATUS, of=f"the run {run_path.name}")
+        (run_path / WORKER).unlink(missing_ok=True)
+        write_atomically(run_path / STATUS, to_json({**status, **fields, "state": "queued"}) + "\n")
+    finally:
+        lock.release()
 
 
 def kill_worker(run_path: Path, *, patience: float = 10.0) -> None:

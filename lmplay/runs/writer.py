@@ -174,6 +174,10 @@ class RunWriter:
         self.event("failed", error=message)
         self.status(state="failed", error=message)
 
+    def lost_process(self, reason: str) -> None:
+        """State `failed`: another process that trains this run has gone, and this one hangs in waiting for it."""
+        self.failed(LMPlayError(f"{reason}; the same command goes on from the last checkpoint"))
+
     def heartbeat(self, *, interval: float = HEARTBEAT_SECONDS, system_interval: float = 5.0) -> Heartbeat:
         """A context manager: a thread that refreshes the status (and samples the machine) until it is left."""
         return Heartbeat(self, interval=interval, system_interval=system_interval)

@@ -97,6 +97,21 @@ def slow_step(seconds: float) -> None:
     TrainStep.accumulate = slow  # type: ignore[method-assign]
 
 
+def throw_at_step(number: int) -> None:
+    from lmplay.train.update.step import TrainStep
+
+    accumulate, made = TrainStep.accumulate, 0
+
+    def throw(self: TrainStep, *arguments: Any, **keywords: Any) -> Any:
+        nonlocal made
+        made += 1
+        if made == number:
+            raise ValueError("only here")
+        return accumulate(self, *arguments, **keywords)
+
+    TrainStep.accumulate = throw  # type: ignore[method-assign]
+
+
 def limited_memory(megabytes: int) -> None:
     """No more than so much beyond what the process has taken up to its first step."""
     from lmplay.train.update.step import TrainStep
