@@ -50,14 +50,14 @@ def work(folder: Path) -> int:
     n.
     """
     run = read_run_file(folder)
-    request = RunRequest.model_validate(run["request"])
     given = place_in()
-    place = given or Place(rank=0, size=request.nproc, local_rank=0, local_size=request.nproc)
-    share_cores(place)
-    if place.rank > 0:
-        return _follow(folder, run, request, place)
+    if given is not None and given.rank > 0:
+        return _follow(folder, run, given)
     with RunWriter(folder) as writer, writer.heartbeat():
         try:
+            request = RunRequest.model_validate(run["request"])
+            place = given or Place(rank=0, size=request.nproc, local_rank=0, local_size=request.nproc)
+            share_cores(place)
             device = choose_device(request.device, place)
             with (
                 siblings(folder, place.size if given is None else 1) as (store, others),
@@ -96,10 +96,12 @@ def _train(trainer: Trainer) -> StopTraining | None:
     return None
 
 
-def _follow(folder: Path, run: dict[str, Any], request: RunRequest, place: Place) -> int:
+def _follow(folder: Path, run: dict[str, Any], place: Place) -> int:
     """The work of a process that is not the first: the same steps, of which it writes nothing."""
     print_into_log(folder, place.rank)
+    share_cores(place)
     try:
+        request = RunRequest.model_validate(run["request"])
         device = choose_device(request.device, place)
         with joined(place, device, shard=request.shard) as world:
             stop = _train(build_trainer(folder, run, SilentWriter(folder), device, world))
