@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -243,7 +244,7 @@ async def click_text(pilot: Pilot[None], app: Workbench, text: str, *, times: in
 
 def test_launch_watch_steer_compare_by_mouse_alone(tmp_path: Path, plan: Path) -> None:
     plant_run(tmp_path / "runs", "planted", steps=100)
-    plant_run(tmp_path / "runs", "other", steps=100, lr=2e-3)
+    plant_run(tmp_path / "runs", "other", steps=100, lr=2e-3, loss=lambda step: 4 + 7 * math.exp(-step / 40))
 
     async def do(pilot: Pilot[None], app: Workbench) -> None:
         app.state.set("launch", {"plan": str(plan), "device": "cpu", "experiment": "test_runner", "name": "clicked"})
