@@ -270,9 +270,9 @@ def test_memory_that_fails_in_one_process_halves_the_pieces_of_all(
     new_run: NewRun, workers: Any, small_plan: Any
 ) -> None:
     settings = (*NO_DROPOUT, "train.batch_size=64", "train.mini_batch_size=32", "train.loss=plain")
-    settings += ("train.sequence_length=32", "train.sample_tokens=0", "train.validation_interval=100000")
+    settings += ("train.sequence_length=16", "train.sample_tokens=0", "train.validation_interval=100000")
     run = new_run("tight", plan=small_plan(samples=128), sets=settings)
-    assert run_ranks(workers, run, 2, limited_memory=500) == [0, 0]
+    assert run_ranks(workers, run, 2, limited_memory=250) == [0, 0]
     warned = [event["message"] for event in events(run, "warning") if "out of memory" in event["message"]]
     assert warned
     assert warned[0].startswith("out of memory with 32 samples at once: going on with 16")
