@@ -194,6 +194,8 @@ def watch_memory(root: Path, minutes: float) -> None:
             terminal.press(keys)
             terminal.output.clear()
             terminal.take(1.2)
+            if terminal.process.status() == psutil.STATUS_ZOMBIE:
+                raise SystemExit(f"the workbench ended after {keys!r}: {terminal.text}")
         share = 100 * (terminal.cpu_seconds() - used) / passed
     # The first quarter fills what is filled once: screens, caches of styles and of rows.
     settled = [sample for sample in samples if sample[0] >= minutes * 60 / 4]

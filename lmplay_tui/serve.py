@@ -84,6 +84,7 @@ def make_application(server: Server, gate: Gate) -> web.Application:
 def command_line(options: Options) -> str:
     """The command that textual-serve starts for the browser: this workbench, with what was asked of it."""
     parts = [sys.executable, "-m", "lmplay_tui"]
+    parts += [options.open] if options.open is not None else []
     parts += ["--runs", str(options.runs)] if options.runs is not None else []
     parts += ["--readonly"] if options.readonly else []
     parts += ["--theme", options.theme] if options.theme is not None else []

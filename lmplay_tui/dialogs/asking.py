@@ -8,9 +8,9 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 
 from lmplay_tui.actions import bindings_for
+from lmplay_tui.dialogs.modal import Modal
 from lmplay_tui.lines import Line, line, wrapped
 from lmplay_tui.widgets.bars import KeyBar
 from lmplay_tui.widgets.fields import Field
@@ -20,7 +20,7 @@ from lmplay_tui.widgets.text_view import TextView
 _WIDTH = 64
 
 
-class Dialog(ModalScreen[str | None]):
+class Dialog(Modal[str | None]):
     """A box in the middle; escape gives None."""
 
     DEFAULT_CSS = """

@@ -7,9 +7,10 @@ from typing import Any
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.screen import ModalScreen, Screen
+from textual.screen import Screen
 
 from lmplay_tui.actions import BY_ID, Action, bindings_for
+from lmplay_tui.dialogs.modal import Modal
 from lmplay_tui.keymap import key_name
 from lmplay_tui.lines import Line, line, wrapped
 from lmplay_tui.widgets.text_view import TextView
@@ -55,7 +56,7 @@ def help_lines(screen: Screen[Any], keymap: Mapping[str, str], width: int, *, as
     return lines
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Modal[None]):
     DEFAULT_CSS = """
     HelpScreen { align: center middle; background: $background 55%; }
     HelpScreen > Vertical {

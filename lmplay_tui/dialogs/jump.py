@@ -7,14 +7,16 @@ from typing import Any
 from textual import events
 from textual.app import ComposeResult
 from textual.geometry import Offset
-from textual.screen import ModalScreen, Screen
+from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Label
+
+from lmplay_tui.dialogs.modal import Modal
 
 _LETTERS = "asdfgqwertzxcvbnmyuiophjkl"
 
 
-class JumpScreen(ModalScreen[None]):
+class JumpScreen(Modal[None]):
     """Labels over what can have the focus; any other key goes back."""
 
     DEFAULT_CSS = """

@@ -13,7 +13,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Grid as GridLayout
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Label
 
@@ -31,6 +30,7 @@ from lmplay_tui.dialogs.launch_form import (
     estimate_lines,
     problems,
 )
+from lmplay_tui.dialogs.modal import Modal
 from lmplay_tui.lines import line, wrapped
 from lmplay_tui.services.commands import CommandError
 from lmplay_tui.services.dry_run import look_at_dry_run, throw_away
@@ -44,7 +44,7 @@ _LOOK_SECONDS = 0.3
 _WIDTH = 74
 
 
-class LaunchScreen(ModalScreen[str | None]):
+class LaunchScreen(Modal[str | None]):
     """Gives the name of the run that was started, or None."""
 
     HELP = (

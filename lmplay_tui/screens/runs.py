@@ -146,14 +146,17 @@ class RunsScreen(LabellingScreen):
         self.queue_pane.set_class(bool(rows), "-shown")
         current = self.current
         if current is not None:
-            asked = self.workbench.requests.of(current.name)
-            size, ascii_only = self.preview_head.size, self.workbench.options.ascii
-            self.preview_pane.entitle(current.name)
-            self.preview_head.show(head_lines(current, asked, size.width, rows=size.height or 4, ascii_only=ascii_only))
+            self._show_head(current)
         states = f"{self.list.cursor} {current.state if current is not None else ''}"
         if states != self._states:
             self._states = states
             self.refresh_bindings()
+
+    def _show_head(self, run: RunSummary) -> None:
+        asked = self.workbench.requests.of(run.name)
+        size, ascii_only = self.preview_head.size, self.workbench.options.ascii
+        self.preview_pane.entitle(run.name)
+        self.preview_head.show(head_lines(run, asked, size.width, rows=size.height or 4, ascii_only=ascii_only))
 
     async def look(self) -> None:
         self.workbench.requests.look()
@@ -200,6 +203,7 @@ class RunsScreen(LabellingScreen):
         if self._feed is None or self._feed.path != run.path:
             self._feed, self._shown_number = RunFeed(run.path), -1
         feed = self._feed
+        self._show_head(run)  # again: at the first time the pane had no size yet
         picture = await asyncio.to_thread(feed.look)
         if feed is self._feed and picture.number != self._shown_number:
             self._shown_number = picture.number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import pytest
 from textual import events
 from textual.pilot import Pilot
+from textual.strip import Strip
 
 from lmplay.utils.errors import WrongUsageError
 from lmplay_tui.actions import ACTIONS, FORBIDDEN_KEYS, SCREENS
 from lmplay_tui.app import Workbench
-from lmplay_tui.dialogs.asking import TextDialog
+from lmplay_tui.dialogs.asking import Question, TextDialog
 from lmplay_tui.dialogs.help import help_lines
+from lmplay_tui.dialogs.jump import JumpScreen
 from lmplay_tui.keymap import key_list, read_keymap
 from lmplay_tui.options import parse_options
 from lmplay_tui.state import State
@@ -263,3 +266,44 @@ def test_what_is_typed_right_after_tab_goes_to_the_next_field(tmp_path: Path) ->
         assert field.value == ""
 
     drive(make_app(tmp_path, commands=commands), do)
+
+
+def test_closed_dialogs_are_let_go(tmp_path: Path) -> None:
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        async def open_and_close(times: int) -> int:
+            for _ in range(times):
+                await pilot.press("f1")
+                await until_text(pilot, "esc closes")
+                await pilot.press("escape")
+                await pilot.pause()
+            gc.collect()
+            return sum(type(one) is Strip for one in gc.get_objects())
+
+        await until_text(pilot, "gpt2ish_med")
+        before = await open_and_close(3)
+        assert await open_and_close(10) < before + 300  # lines that were drawn; each dialog has more than a hundred
+        assert len(app.screen_stack) == 1
+
+    drive(make_app(tmp_path), do)
+
+
+def test_a_dialog_that_is_closed_twice_closes_nothing_else(tmp_path: Path) -> None:
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "gpt2ish_med")
+        app.push_screen(Question("Sure?", "The one below."))
+        await pilot.pause()
+        jump = JumpScreen(app.screen)
+        app.push_screen(jump)
+        await pilot.pause()
+        jump.dismiss()
+        jump.dismiss()  # by a key that came while the first one was being dealt with
+        await pilot.pause()
+        assert isinstance(app.screen, Question)
+        question = app.screen
+        question.action_cancel()
+        question.action_cancel()
+        await pilot.pause()
+        assert app.is_running
+        assert len(app.screen_stack) == 1
+
+    drive(make_app(tmp_path), do)

@@ -73,7 +73,7 @@ def test_every_screen_looks_as_it_did(tmp_path: Path, size: tuple[int, int]) -> 
         screens = {
             "experiments": ("1", "28.0k"),
             "launch": ("2", "a checkpoint"),
-            "runs": ("3", "─live─", "p Pause"),
+            "runs": ("3", "─live─", "p Pause", "running · learn · cpu"),
             "run": ("4", "device=cpu" if size[1] > 24 else "checkpoint=100", "p Pause"),
             "compare": ("5", "+0.0000", "95% interval"),
             "data": ("7", "250.0k"),
