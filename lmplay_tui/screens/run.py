@@ -141,16 +141,22 @@ class RunScreen(SteeringScreen):
             self.workbench.marks.set("shown", summary.name)
             if self.feed is None or self.feed.path != summary.path:
                 self._open(summary)
-            self._summary = summary
+            self._know(summary)
         elif self.feed is None:
             self.head.show([line(("there is no run yet: 2 launches one", "muted"))])
             self.deck.main.show_empty("no run yet")
         else:
             gone = line((f"{self.feed.path.name} is gone: its folder was deleted or moved away", "bad"))
             self.head.show([gone, line(("the charts show what was known of it; [ and ] go to other runs", "muted"))])
-            self._summary = None
+            self._know(None)
             return
         self._show_head()
+
+    def _know(self, summary: RunSummary | None) -> None:
+        """What can be asked of the run, and with it the line of keys, goes with its state."""
+        before, self._summary = self._summary, summary
+        if (before and before.state) != (summary and summary.state):
+            self.refresh_bindings()
 
     def _open(self, summary: RunSummary) -> None:
         self.feed, self.picture, self._shown_number = RunFeed(summary.path), None, -1
