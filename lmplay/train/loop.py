@@ -101,6 +101,7 @@ class Trainer:
                     self._go_back(error)
                 except OutOfMemory as error:
                     self._halve_pieces(error)
+                    self._choose_pieces()
             self.profile.finish()
             self.save()
             self.keeper.settle()

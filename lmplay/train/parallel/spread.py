@@ -36,6 +36,10 @@ class Summing:
         """Around all that one process can fail in before it takes part in the sum."""
         return contextlib.nullcontext()
 
+    def while_summing(self) -> AbstractContextManager[None]:
+        """Around the backward pass that sums."""
+        return contextlib.nullcontext()
+
 
 class ReplicaSumming(Summing):
     """The model is whole in every process: DDP sums while the backward pass of the last piece still runs."""
@@ -60,6 +64,9 @@ class ReplicaSumming(Summing):
             self._replicate()  # DDP waits for the backward pass of a forward pass that it has seen
             raise
 
+    def while_summing(self) -> AbstractContextManager[None]:
+        return _no_way_back()
+
     def _replicate(self) -> None:
         # Which parameters a batch reaches may differ from process to process, and such a model's buckets keep their
         # order from the first step on: a resumed run sums in the same order.
@@ -77,17 +84,24 @@ def _sum(gradients: Tensor) -> Future[Tensor]:
 class ShardSumming(Summing):
     """The model is spread: each block's parameters meet for its forward and backward pass, and part again."""
 
-    @contextlib.contextmanager
-    def before_summing(self) -> Iterator[None]:
-        try:
-            with as_out_of_memory():
-                yield
-        except OutOfMemory as error:
-            # The others wait for this one in the middle of a block: there is no way back to the step's beginning.
-            raise LMPlayError(
-                f"out of memory ({error}): a model spread over processes cannot repeat the step; go on with a smaller "
-                "--mini-batch-size and --allow-change train.mini_batch_size"
-            ) from error
+    def before_summing(self) -> AbstractContextManager[None]:
+        return _no_way_back()
+
+    def while_summing(self) -> AbstractContextManager[None]:
+        return _no_way_back()
+
+
+@contextlib.contextmanager
+def _no_way_back() -> Iterator[None]:
+    """Where others wait for this process in the middle of a sum, it cannot go back to the step's beginning: it ends."""
+    try:
+        with as_out_of_memory():
+            yield
+    except OutOfMemory as error:
+        raise LMPlayError(
+            f"out of memory ({error}) while other processes waited for this one's part: go on with a smaller "
+            "--mini-batch-size and --allow-change train.mini_batch_size"
+        ) from error
 
 
 def summing(objective: nn.Module, world: World) -> Summing:

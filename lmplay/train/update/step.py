@@ -110,7 +110,8 @@ class TrainStep:
                 with summing.held_back():
                     add(self._forward(piece, batch.num_targets, summing), piece)
             terms = self._forward(last, batch.num_targets, summing)
-        add(terms, last)
+        with summing.while_summing():
+            add(terms, last)
         return means
 
     def _forward(self, piece: Piece, num_targets: int, summing: Summing) -> dict[str, Tensor]:
