@@ -86,6 +86,9 @@ def time_first_frames(starts: int = 7) -> None:
             if len(seconds) == 1:
                 terminal.until_text("test_runner")  # the first start asks `lmplay list`
                 terminal.until_quiet()
+            # Left, not killed: what it asked in processes of its own would slow the next start down.
+            terminal.press("q")
+            terminal.wait()
     later = seconds[1:]
     print(
         f"first frame: the very first {seconds[0]:.2f} s; then median {statistics.median(later):.2f} s, "
