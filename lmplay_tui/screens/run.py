@@ -161,7 +161,7 @@ class RunScreen(SteeringScreen):
     def _open(self, summary: RunSummary) -> None:
         self.feed, self.picture, self._shown_number = RunFeed(summary.path), None, -1
         self.run_log, self._shown_view = RunLog(), None
-        self._summary, self._disk_looked = summary, -1e9
+        self._disk_looked = -1e9
         self.deck.forget()
 
     def _go(self, step: int) -> None:
