@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmplay.base.base_runner import LMRunnerBase
 from lmplay.base.constructor import constructor_parameters
-from lmplay.base.settings import checked_settings
+from lmplay.base.settings import check_names
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class BasicModelRunner(LMRunnerBase):
         self._model_class = model_class
         super().__init__(overrides=overrides, train=train)
         # Of the overrides the names alone: a version may mean a kind of value that the constructor's default is not.
-        checked_settings(dict.fromkeys(self.overrides), constructor_parameters(model_class), of=model_class.__name__)
+        check_names(self.overrides, constructor_parameters(model_class), of=model_class.__name__)
         self.overrides = {**self.overrides, **self.checked(kwargs)}
 
     @property

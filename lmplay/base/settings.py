@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lmplay.utils.errors import WrongUsageError
@@ -18,6 +19,14 @@ KINDS: dict[type, tuple[tuple[type, ...], str]] = {
     list: ((list, tuple), "a list"),
     tuple: ((list, tuple), "a list"),
 }
+# Whole numbers that count or measure something, by the names that the field has for them.
+_SIZES = re.compile(r"num_\w+|\w+_dim|max_len")
+
+
+def check_names(names: Iterable[str], parameters: Mapping[str, inspect.Parameter], *, of: str) -> None:
+    """Raise `WrongUsageError` for a setting that the model of `of` doesn't take; it names the nearest one."""
+    for name in names:
+        _parameter(name, parameters, of)
 
 
 def checked_settings(
@@ -25,8 +34,8 @@ def checked_settings(
 ) -> dict[str, Any]:
     """Settings that the model of `of` takes, each of the kind that its default is; whole numbers become floats there.
 
-    A model's `**ignore` swallows unknown keys, so without this a typo would train the wrong model in silence. Raises
-    `WrongUsageError`, which names the nearest key.
+    A model's `**ignore` swallows unknown keys, and no loop minds a count of -1, so without this a typo would train the
+    wrong model in silence. Raises `WrongUsageError`, which names the nearest key.
     """
     return {name: _like_default(name, value, _parameter(name, parameters, of)) for name, value in settings.items()}
 
@@ -41,6 +50,11 @@ def _parameter(name: str, parameters: Mapping[str, inspect.Parameter], of: str) 
 
 def _like_default(name: str, value: Any, parameter: inspect.Parameter) -> Any:
     kind = type(parameter.default)
+    if kind is int and _SIZES.fullmatch(name):
+        least = min(1, parameter.default)  # none at all is meant only where that is the default
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise WrongUsageError(f"model.{name} must be a whole number from {least} on, not {value!r}")
+        return value
     if kind not in KINDS or value is None:
         return value
     accepted, wanted = KINDS[kind]

@@ -62,6 +62,8 @@ def test_a_runner_knows_its_name_and_its_training_preset() -> None:
         ({"width": True}, "model.width must be a whole number"),
         ({"gated": 1}, "model.gated must be true or false"),
         ({"scale": "big"}, "model.scale must be a number"),
+        ({"max_len": 0}, "model.max_len must be a whole number from 1 on, not 0"),
+        ({"max_len": None}, "model.max_len must be a whole number from 1 on, not None"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_wrong_usage(settings: dict[str, Any], message: str) -> None:
@@ -69,6 +71,13 @@ def test_settings_that_cannot_be_meant_are_wrong_usage(settings: dict[str, Any],
         BasicModelRunner(Forgetful).build_model(**settings)
     with pytest.raises(WrongUsageError, match=message):
         BasicModelRunner(Forgetful, **settings)
+
+
+@pytest.mark.parametrize("name", ["num_blocks", "num_heads", "embed_dim", "max_len"])
+def test_there_is_no_model_with_less_than_one_of_what_it_consists_of(name: str) -> None:
+    for too_few in (0, -1):
+        with pytest.raises(WrongUsageError, match=rf"model.{name} must be a whole number from 1 on, not {too_few}"):
+            get_runner("test_runner").checked({name: too_few})
 
 
 def test_a_value_that_the_model_refuses_is_wrong_usage() -> None:
