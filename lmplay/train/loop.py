@@ -81,7 +81,9 @@ class Trainer:
         self.evaluation = Evaluation(
             model, validation, report=self.report, orders=orders, device=device, seed=seed, world=world
         )
-        self.profile = StepProfile(checkpoints.parent / "profile", profile_steps, device, self._profiled)
+        self.profile = StepProfile(
+            checkpoints.parent / "profile", profile_steps, device, self._profiled, self.report.warn
+        )
         self.keeper = Keeper(checkpoints, log, self.config, orders, world)
         self._enter_stage()
 
@@ -135,8 +137,8 @@ class Trainer:
         self.report.step(result, batch, lr)
 
     def _profiled(self, trace: Path, summary: str) -> None:
-        print(summary, flush=True)  # noqa: T201 - into worker.log
         self.report.event("profiled", step=self.course.progress.step, trace=str(trace))
+        print(summary, flush=True)  # noqa: T201 - into worker.log
 
     def _one_update(self, batch: DeviceBatch, lr: float) -> StepResult:
         """Where memory does not suffice, nothing has happened, and the same step can be made again."""

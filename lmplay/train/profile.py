@@ -17,13 +17,23 @@ LISTED = 20
 
 
 class StepProfile:
-    """`with profile.step(): ...` around each step; `announce(path, summary)` once the trace is written."""
+    """`with profile.step(): ...` around each step; `announce(path, summary)` once the trace is written, `warn(problem)`
+    where it cannot be: no training ends for that.
+    """
 
-    def __init__(self, folder: Path, steps: int, device: torch.device, announce: Callable[[Path, str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        steps: int,
+        device: torch.device,
+        announce: Callable[[Path, str], None],
+        warn: Callable[[str], None],
+    ) -> None:
         self._folder = folder
         self._left = steps
         self._skip = SKIPPED
         self._announce = announce
+        self._warn = warn
         self._profiler: profile | None = None
         self._activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (device.type == "cuda")]
 
@@ -46,9 +56,13 @@ class StepProfile:
             return
         seen, self._profiler, self._left = self._profiler, None, 0
         seen.stop()
-        self._folder.mkdir(parents=True, exist_ok=True)
         number = 1 + sum(1 for _ in self._folder.glob("trace-*.json.gz"))
         path = self._folder / f"trace-{number}.json.gz"
-        seen.export_chrome_trace(str(path))
         by = "self_cuda_time_total" if ProfilerActivity.CUDA in self._activities else "self_cpu_time_total"
-        self._announce(path, seen.key_averages().table(sort_by=by, row_limit=LISTED, max_name_column_width=50))
+        summary = seen.key_averages().table(sort_by=by, row_limit=LISTED, max_name_column_width=50)
+        try:
+            self._folder.mkdir(exist_ok=True)
+            seen.export_chrome_trace(str(path))
+            self._announce(path, summary)
+        except OSError as error:
+            self._warn(f"the profile could not be written whole: {error}")
