@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from lmplay.cli.viewer import view_run
+from lmplay.cli.viewer import Viewed, view_run
 from lmplay.runs import Status
 from lmplay.utils.files import to_json
 
@@ -23,15 +23,24 @@ def watch(path: Path, *, json: bool, interactive: bool) -> int:
     status = viewed.status
     if json:
         typer.echo(to_json(result(path, status)))
+    if status.state == "stopped" and not json:
+        console.print(f"Go on from there with the same command, or with --name {path.name}.", markup=False)
+    return exit_status(viewed)
+
+
+def exit_status(viewed: Viewed) -> int:
+    """Of a command that has watched a run: 0 for one that came to its end, was stopped on request or goes on, 1 for one
+    that failed or was lost, 130 where ctrl+c ended it here, 128+n where a signal n did.
+    """
+    status = viewed.status
     if viewed.left:
         return 0
     if status.state in {"failed", "lost"}:
         return 1
-    if status.state == "stopped" and not json:
-        console.print(f"Go on from there with the same command, or with --name {path.name}.", markup=False)
     if viewed.interrupted:
         return INTERRUPTED
-    return 0
+    told = status.fields.get("exit_status")
+    return told if status.state == "stopped" and isinstance(told, int) else 0
 
 
 def result(path: Path, status: Status) -> dict[str, Any]:

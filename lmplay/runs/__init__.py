@@ -35,7 +35,7 @@ from lmplay.runs.settings import all_settings, differing, flat_config, steered
 from lmplay.runs.spawn import kill_worker, mark_submitted, spawn_worker
 from lmplay.runs.status import ACTIVE, ENDED, FINISHED, STATES, Status, is_live, read_status
 from lmplay.runs.summary import RunSummary, summarize, summarize_all
-from lmplay.runs.writer import Heartbeat, RunBusyError, RunWriter
+from lmplay.runs.writer import Heartbeat, RunBusyError, RunGoneError, RunWriter
 
 __all__ = [
     "ACTIONS",
@@ -52,6 +52,7 @@ __all__ = [
     "Run",
     "RunBusyError",
     "RunFollower",
+    "RunGoneError",
     "RunSummary",
     "RunWriter",
     "Status",

@@ -95,7 +95,8 @@ def kill_worker(run_path: Path, *, patience: float = 10.0) -> None:
         now = time.time()
         write_rows(run_path / EVENTS, [{"event": "killed", "clock": now, "step": status.step, "pid": status.pid}])
         fields = read_json_object(run_path / STATUS, of=f"the run {run_path.name}")
-        ended = {"state": "stopped", "reason": "killed without saving", "updated": now, "ended": now}
+        ended = {"state": "stopped", "reason": "killed without saving", "exit_status": 128 + signal.SIGKILL}
+        ended |= {"updated": now, "ended": now}
         write_atomically(run_path / STATUS, to_json({**fields, **ended}) + "\n")
     finally:
         lock.release()

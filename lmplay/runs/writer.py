@@ -22,6 +22,7 @@ from lmplay.runs.layout import (
     EVENTS,
     LOCK,
     METRICS,
+    RUN,
     STATUS,
     SYSTEM,
     read_json_object,
@@ -45,6 +46,12 @@ _FROM_VALIDATE = {
 
 class RunBusyError(LMPlayError):
     """Another process writes this run."""
+
+
+class RunGoneError(LMPlayError):
+    """The folder of the run was deleted or moved away while this process wrote it."""
+
+    exit_status = 3
 
 
 def lock_run(path: Path) -> FileLock:
@@ -94,6 +101,7 @@ class RunWriter:
     def __enter__(self) -> Self:
         read_run_file(self.path)
         self._lock = lock_run(self.path)
+        self._inode = self.path.stat().st_ino
         try:
             for folder in (CONTROL, CHECKPOINTS):
                 (self.path / folder).mkdir(exist_ok=True)
@@ -103,7 +111,7 @@ class RunWriter:
             self._events = JsonlAppender(self.path / EVENTS)
             self._status = self._last_status()
             # What the worker before this one ended with is no longer true.
-            for key in ("error", "reason", "ended"):
+            for key in ("error", "reason", "ended", "exit_status"):
                 self._status.pop(key, None)
             self.status(state="starting", worker_started=time.time(), **mark_process().fields())
         except BaseException:
@@ -115,7 +123,8 @@ class RunWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if error is not None and isinstance(error, Exception) and self._status.get("state") not in FINISHED:
+            unsaid = isinstance(error, Exception) and self._status.get("state") not in FINISHED
+            if error is not None and unsaid and not isinstance(error, RunGoneError):
                 self.failed(error)
         finally:
             for appender in (self._metrics, self._system, self._events):
@@ -157,7 +166,7 @@ class RunWriter:
             self._status["step"] = step
 
     def status(self, **fields: Any) -> None:
-        """Replace `status.json`: the given fields change, all others are kept."""
+        """Replace `status.json`: the given fields change, all others are kept. Raises as `check_folder`."""
         state = fields.get("state")
         assert state is None or state in WRITTEN_STATES, state
         with self._mutex:
@@ -165,14 +174,29 @@ class RunWriter:
             self._status["updated"] = time.time()
             if state in FINISHED:
                 self._status["ended"] = self._status["updated"]
+            self.check_folder()
             write_atomically(self.path / STATUS, to_json(self._status) + "\n", durable=state in FINISHED)
+
+    def check_folder(self) -> None:
+        """Raise `RunGoneError` when the folder isn't the run's any more: what is written then would make a broken run
+        of a deleted one, or end up in another run of the same name.
+        """
+        try:
+            # A deletion that is under way may have reached run.json and not the folder.
+            there = self.path.stat().st_ino == self._inode and (self.path / RUN).exists()
+        except (FileNotFoundError, NotADirectoryError):
+            there = False
+        except OSError:
+            return  # a disk that is away for a while
+        if not there:
+            raise RunGoneError(f"the run {self.path.name} is gone: {self.path} was deleted or moved away; it ends here")
 
     def failed(self, error: BaseException) -> None:
         """State `failed` with the error in one line, and an event; the traceback belongs into the worker's log."""
         line = " ".join(str(error).split())
         message = line if isinstance(error, LMPlayError) else f"{type(error).__name__}: {line}".rstrip(": ")
         self.event("failed", error=message)
-        self.status(state="failed", error=message)
+        self.status(state="failed", error=message, exit_status=getattr(error, "exit_status", 1))
 
     def lost_process(self, reason: str) -> None:
         """State `failed`: another process that trains this run has gone, and this one hangs in waiting for it."""
@@ -192,7 +216,8 @@ class RunWriter:
 class Heartbeat:
     """Refreshes the status from a thread of its own, so that a long compile is not taken for death.
 
-    A disk that is full or away for a while does not end it: it tries again at the next beat.
+    A disk that is full or away for a while does not end it: it tries again at the next beat. A run that is gone does;
+    whoever trains finds that out for itself.
     """
 
     def __init__(self, writer: RunWriter, *, interval: float, system_interval: float) -> None:
@@ -221,6 +246,8 @@ class Heartbeat:
                     self._writer.system(sampler.sample())
                     next_sample = time.monotonic() + self._system_interval
                 self.last_error = None
+            except RunGoneError:
+                return
             except OSError as error:
                 self.last_error = error
 

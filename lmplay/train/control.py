@@ -70,6 +70,7 @@ class Control:
         self.stopping = False
         self.in_step = False
         """Whether the processes walk through the training together; before that, each heeds what it knows."""
+        self._writer = writer
         silent = isinstance(writer, SilentWriter)
         self.log = SilentLog(writer.path) if silent else PatientLog(writer, heed=self.heed)
         self._world = world
@@ -100,7 +101,10 @@ class Control:
             self._carry_out(self._asked.popleft(), trainer)
 
     def heed(self) -> None:
-        """Raises `StopTraining`, once, after a signal or when the time is over. For a process by itself."""
+        """Raises `StopTraining`, once, after a signal or when the time is over, and `RunGoneError` when the folder to
+        write into is gone. For a process by itself.
+        """
+        self._check_folder()
         if not self.stopping:
             self._end_after(int(self._signal or 0), self._time_is_over(), alone=True)
 
@@ -119,11 +123,16 @@ class Control:
             self.heed()
             self._asked.extend(self._pending())
             return
+        self._check_folder()
         pending = self._pending()
         number, over, count = self._world.most(int(self._signal or 0), self._time_is_over(), len(pending))
         self._asked.extend(self._world.from_first(pending) if count else ())
         if not self.stopping:
             self._end_after(number, bool(over))
+
+    def _check_folder(self) -> None:
+        if not isinstance(self._writer, SilentWriter):
+            self._writer.check_folder()
 
     def _pending(self) -> list[Request]:
         return self._inbox.pending() if self._inbox is not None else []

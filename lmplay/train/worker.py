@@ -20,7 +20,7 @@ from lmplay.base.model_files import load_model
 from lmplay.base.runner_list import MODEL_RUNNERS, get_runner
 from lmplay.data import ValidationData, open_stage, open_validation
 from lmplay.plans import Plan, parse_plan
-from lmplay.runs import RunWriter, read_run_file, read_status, resolve_checkpoint
+from lmplay.runs import RunGoneError, RunWriter, read_run_file, read_status, resolve_checkpoint
 from lmplay.train.config import TrainConfig
 from lmplay.train.control import Control
 from lmplay.train.course import Course, Stage
@@ -46,8 +46,8 @@ from lmplay.utils.errors import LMPlayError, WrongUsageError
 
 
 def work(folder: Path) -> int:
-    """Train the run in `folder` to its end; the exit status: 0 done or stopped on request, 1 failed, 128+n for signal
-    n.
+    """Train the run in `folder` to its end; the exit status: 0 done or stopped on request, 1 failed, 3 when the folder
+    was taken away meanwhile, 128+n for signal n.
     """
     run = read_run_file(folder)
     given = place_in()
@@ -71,14 +71,14 @@ def work(folder: Path) -> int:
             stop = alone
         except KeyboardInterrupt:
             return _end(writer, "stopped", 130, reason="interrupted twice: not saved")
+        except RunGoneError as error:
+            return _gone(error)
         except LMPlayError as error:
             traceback.print_exc()
-            writer.failed(error)
-            return error.exit_status
+            return _fail(writer, error, error.exit_status)
         except Exception as error:  # noqa: BLE001 - a model may throw anything; it is reported, never swallowed
             traceback.print_exc()
-            writer.failed(error)
-            return 1
+            return _fail(writer, error, 1)
         if stop is not None:
             return _end(writer, "stopped", stop.exit_status, reason=stop.reason)
         return _end(writer, "done", 0, **trainer.report.position())
@@ -122,10 +122,26 @@ def _end(writer: RunWriter, state: str, exit_status: int, **fields: Any) -> int:
     try:
         if state == "stopped":
             writer.event("stopped", **fields)
-        writer.status(state=state, activity=None, **fields)
+        writer.status(state=state, activity=None, exit_status=exit_status, **fields)
+    except RunGoneError as error:
+        return _gone(error)
     except OSError as error:
         print(f"the run is {state}, which could not be written: {error}", file=sys.stderr)  # noqa: T201
     return exit_status
+
+
+def _fail(writer: RunWriter, error: Exception, exit_status: int) -> int:
+    """A folder that was taken away makes everything else fail: then that is what is said."""
+    try:
+        writer.failed(error)
+    except RunGoneError as gone:
+        return _gone(gone)
+    return exit_status
+
+
+def _gone(error: RunGoneError) -> int:
+    print(f"lmplay: {error}", file=sys.stderr)  # noqa: T201
+    return error.exit_status
 
 
 def build_trainer(

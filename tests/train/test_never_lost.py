@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import time
@@ -15,7 +16,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from lmplay.cli.main import app
 from lmplay.data import open_stage
 from lmplay.plans import parse_plan
 from lmplay.runs import read_status
@@ -267,7 +270,21 @@ def test_a_signal_saves_and_has_an_exit_status_of_its_own(number: int, new_run: 
     assert worker.exitcode == 128 + number
     status = read_status(run)
     assert (status.state, status.reason) == ("stopped", signal.Signals(number).name)
+    assert CliRunner().invoke(app, ["attach", "signalled"]).exit_code == 128 + number, "watching it tells the same"
     assert max(rows(run)) == max(checkpoint_steps(run / "checkpoints"))
+
+
+def test_a_run_that_is_deleted_while_it_trains_ends_and_stays_deleted(new_run: NewRun, workers: Any) -> None:
+    run = new_run("deleted", sets=QUICK)
+    worker = workers.start(run, slow_step=0.05)
+    wait_until(lambda: read_status(run).step >= 3, what="step 3")
+    log = (run / "worker.log").open()
+    hidden = run.rename(run.with_name(".taken-away"))
+    shutil.rmtree(hidden)
+    worker.join(30)
+    assert worker.exitcode == 3
+    assert log.read() == f"lmplay: the run deleted is gone: {run} was deleted or moved away; it ends here\n"
+    assert not run.exists()
 
 
 def test_a_signal_does_not_wait_for_a_validation_which_is_made_up_for(

@@ -63,9 +63,9 @@ class Content:
 
 def write_checkpoint(checkpoints: Path, content: Content) -> Path:
     """Write `checkpoints/<step>` in one step; a crash at any moment leaves the old ones and at most a hidden
-    remainder.
+    remainder. The run's folder must be there: one that was deleted is not made anew.
     """
-    checkpoints.mkdir(parents=True, exist_ok=True)
+    checkpoints.mkdir(exist_ok=True)
     step = content.about.step
     folder = checkpoints / str(step)
     temporary = checkpoints / f".{step}.{os.getpid()}.tmp"

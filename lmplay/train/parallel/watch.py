@@ -110,7 +110,7 @@ class Watch:
 
     def _end(self, reason: str) -> None:
         if self._on_loss is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, LMPlayError):  # the folder is full, or gone
                 self._on_loss(reason)
         print(f"lmplay: {reason}", file=sys.stderr, flush=True)  # noqa: T201 - the last word, into worker.log
         os._exit(1)
