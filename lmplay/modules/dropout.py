@@ -1,8 +1,9 @@
 """Dropout whose random numbers cost little on a CPU.
 
-torch draws a whole random number for every element there, 7 ns each; 16 bits decide as well, and four elements share
-one draw. The chance of an element is so rounded to a multiple of 1/65536, and what is kept is scaled by the chance
-that it really had, so that the mean is exact.
+torch draws a whole random number of its Mersenne twister for every element there, 7 ns each. Here 16 bits decide, four
+elements share one draw, and the bits come from numpy's SFC64, which is three times as fast; torch's generator seeds it
+for each mask, so that its state is all that a continuation needs. The chance of an element is so rounded to a multiple
+of 1/65536, and what is kept is scaled by the chance that it really had, so that the mean is exact.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,12 +46,15 @@ def kept_share(dropout: float) -> float:
 
 def draw_kept(kept: Tensor, dropout: float) -> None:
     """Fill `kept`, contiguous bytes on a CPU, with ones and, with the chance of `dropout`, zeros."""
-    threshold = round(dropout * LEVELS) - LEVELS // 2  # as a signed number of 16 bits
-    bits = torch.empty(min(kept.numel(), _AT_ONCE) // 4 + 1, dtype=torch.int64, device=kept.device)
-    for part in torch.split(kept.view(torch.uint8).flatten(), _AT_ONCE):
-        bits.random_(-(2**63), None)
-        # In place, then copied: torch compares into another type one element at a time.
-        part.copy_(bits.view(torch.int16)[: part.numel()].ge_(threshold))
+    if kept.is_meta:
+        return
+    threshold = np.int16(round(dropout * LEVELS) - LEVELS // 2)
+    source = np.random.SFC64(torch.randint(2**63 - 1, (1,)).numpy())
+    flat = kept.view(torch.bool).flatten().numpy()
+    for first in range(0, flat.size, _AT_ONCE):
+        part = flat[first : first + _AT_ONCE]
+        bits = source.random_raw(part.size // 4 + 1).view(np.int16)
+        np.greater_equal(bits[: part.size], threshold, out=part)
 
 
 class Dropout(nn.Dropout):
