@@ -21,8 +21,8 @@ from lmplay.runs import RunWriter, read_run_file
 from lmplay.train import report
 from lmplay.train.config import TrainConfig
 from lmplay.train.feed import DeviceBatch, to_device
+from lmplay.train.update.clipping import clipped_step, gradient_norm
 from lmplay.train.update.optimizers import OPTIMIZERS, build_optimizer
-from lmplay.train.update.skipping import step_if
 from lmplay.train.update.step import TrainStep
 from lmplay.train.worker import build_trainer
 
@@ -55,8 +55,8 @@ def batch(*, documents: bool = False) -> DeviceBatch:
     return to_device(Batch(tokens=tokens, targets=targets, documents=borders), first_row=0, piece_size=3, device=CPU)
 
 
-def make_step(**settings: Any) -> TrainStep:
-    each = model()
+def make_step(*, dtype: torch.dtype = torch.float32, **settings: Any) -> TrainStep:
+    each = model().to(dtype)
     config = TrainConfig.model_validate({"batch_size": 4, "mini_batch_size": 3, **settings})
     return TrainStep(each, build_optimizer(each, config, CPU), config, CPU)
 
@@ -108,6 +108,10 @@ def tensors_of(step: TrainStep) -> list[torch.Tensor]:
     return [tensor.clone() for tensor in [*step.model.parameters(), *held] if isinstance(tensor, torch.Tensor)]
 
 
+def skip(step: TrainStep) -> None:
+    clipped_step(step.optimizer, grad_norm=torch.tensor(torch.nan), largest=1.0, finite=torch.tensor(False))
+
+
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_a_gradient_that_is_not_finite_leaves_weights_and_state_as_they_were(name: str) -> None:
     step, given = make_step(optimizer=name, grad_clip=0.0), batch()
@@ -115,7 +119,7 @@ def test_a_gradient_that_is_not_finite_leaves_weights_and_state_as_they_were(nam
     before = tensors_of(step)
     step.accumulate(given)
     step.trained[2].grad[0] = torch.nan
-    step_if(torch.tensor(False), step.optimizer)
+    skip(step)
     assert all(torch.equal(a, b) for a, b in zip(before, tensors_of(step), strict=True))
 
 
@@ -124,7 +128,7 @@ def test_a_first_step_that_was_skipped_is_as_if_it_had_not_been(name: str) -> No
     skipped, fresh = make_step(optimizer=name), make_step(optimizer=name)
     skipped.accumulate(batch())
     skipped.trained[0].grad.fill_(torch.inf)
-    step_if(torch.tensor(False), skipped.optimizer)
+    skip(skipped)
     for each in (skipped, fresh):
         torch.manual_seed(5)
         each(batch(), 1e-3)
@@ -150,9 +154,34 @@ def test_autocast_on_the_cpu_trains(precision: str) -> None:
     assert all(parameter.dtype == torch.float32 for parameter in step.model.parameters())
 
 
-def test_clipping_limits_the_norm_and_tells_what_it_was() -> None:
-    step = make_step(grad_clip=0.01)
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_clipping_limits_the_norm_and_tells_what_it_was(name: str, dtype: torch.dtype) -> None:
+    step = make_step(optimizer=name, grad_clip=0.01, dtype=dtype)
     norm = step(batch(), 1e-3).grad_norm
     assert norm > 0.01
     clipped = torch.nn.utils.get_total_norm([p.grad for p in step.trained])
-    torch.testing.assert_close(clipped, torch.tensor(0.01), rtol=1e-4, atol=0)
+    torch.testing.assert_close(clipped, torch.tensor(0.01, dtype=dtype), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "adagrad"])
+def test_a_fused_optimizer_makes_the_step_of_a_gradient_that_was_clipped_before(name: str) -> None:
+    folded, before = (make_step(optimizer=name, grad_clip=clip, eps=1e-4) for clip in (0.5, 0.0))
+    for turn in range(3):
+        torch.manual_seed(turn)
+        folded(batch(), 1e-2)
+        torch.manual_seed(turn)
+        before.accumulate(batch())
+        torch.nn.utils.clip_grad_norm_(before.trained, 0.5)
+        for group in before.optimizer.param_groups:
+            group["lr"] = 1e-2
+        before.optimizer.step()
+    for ours, theirs in zip(folded.trained, before.trained, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_the_norm_of_a_gradient_is_exact_for_large_tables() -> None:
+    torch.manual_seed(0)
+    gradients = [torch.randn(8000, 768), torch.randn(3, 4, 5), torch.randn(7), torch.randn(())]
+    exact = torch.cat([gradient.double().flatten() for gradient in gradients]).norm()
+    assert abs(gradient_norm(gradients).double() / exact - 1) < 1e-6

@@ -11,26 +11,22 @@ from torch.optim import Optimizer
 
 from lmplay.train.parallel.tensors import local
 
-# Their fused kernels leave weights and state alone when `found_inf` is set. SGD's is not among them: skipped at its
-# very first step, it would leave a momentum behind that was never written.
-SKIP_THEMSELVES = (torch.optim.AdamW, torch.optim.Adam, torch.optim.Adagrad)
+# SGD's fused kernel is not among them: skipped at its very first step, it would leave a momentum behind that was never
+# written.
+_SKIP_THEMSELVES = (torch.optim.AdamW, torch.optim.Adam, torch.optim.Adagrad)
 
 
-def step_if(finite: Tensor, optimizer: Optimizer) -> None:
-    """`optimizer.step()`, of which nothing remains where `finite` (a boolean scalar on the device) is false."""
-    for part in getattr(optimizer, "parts", [optimizer]):
-        if isinstance(part, SKIP_THEMSELVES) and part.defaults["fused"]:
-            part.grad_scale = None  # type: ignore[union-attr]
-            part.found_inf = (~finite).float()  # type: ignore[union-attr]
-            part.step()
-        else:
-            with _undone_unless(finite, part):
-                part.step()
+def skips_itself(optimizer: Optimizer) -> bool:
+    """Whether its fused kernel leaves weights and state alone when `found_inf` is set."""
+    return isinstance(optimizer, _SKIP_THEMSELVES) and bool(optimizer.defaults["fused"])
 
 
 @contextlib.contextmanager
-def _undone_unless(finite: Tensor, optimizer: Optimizer) -> Iterator[None]:
-    """Costs a copy of the weights and the state for the time of the step."""
+def undone_unless(finite: Tensor, optimizer: Optimizer) -> Iterator[None]:
+    """Take back the step that is made inside where `finite`, a boolean scalar on the device, is false.
+
+    Costs a copy of the weights and the state for the time of the step.
+    """
     before = {id(tensor): (tensor, tensor.clone()) for tensor in _tensors(optimizer)}
     yield
     with torch.no_grad():

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lmplay.base.base_model import LMBase
@@ -19,12 +19,11 @@ from lmplay.train.config import TrainConfig
 from lmplay.train.device import arithmetic
 from lmplay.train.feed import DeviceBatch, Piece
 from lmplay.train.parallel.spread import Summing, summing
-from lmplay.train.parallel.tensors import whole
 from lmplay.train.parallel.world import World
+from lmplay.train.update.clipping import clipped_step, gradient_norm
 from lmplay.train.update.diagnostics import Diagnostics
 from lmplay.train.update.memory import as_out_of_memory
 from lmplay.train.update.objective import Objective
-from lmplay.train.update.skipping import step_if
 
 Phase = Callable[[str], AbstractContextManager[object]]
 
@@ -71,11 +70,12 @@ class TrainStep:
         terms = self._summed(terms)
         loss = terms.pop("loss")
         with self.phase("optimizer"):
-            grad_norm = self._clip()
+            self.scaler.unscale_(self.optimizer)
+            grad_norm = gradient_norm([p.grad for p in self.trained if p.grad is not None])
             finite = torch.isfinite(grad_norm) & torch.isfinite(loss)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            step_if(finite, self.optimizer)
+            clipped_step(self.optimizer, grad_norm=grad_norm, largest=self.config.grad_clip, finite=finite)
             self.scaler.update()
         figures = watch.after_update(grad_norm, batch.num_targets) if watch is not None else {}
         return StepResult(loss=loss, grad_norm=grad_norm, finite=finite, figures={**terms, **figures})
@@ -128,14 +128,6 @@ class TrainStep:
             return terms
         names = sorted(terms)
         return dict(zip(names, self.world.add(torch.stack([terms[name] for name in names])).unbind(), strict=True))
-
-    def _clip(self) -> Tensor:
-        """Scale the gradient down to `grad_clip`; returns its norm before."""
-        self.scaler.unscale_(self.optimizer)
-        grad_norm = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
-        if self.config.grad_clip:
-            nn.utils.clip_grads_with_norm_(self.trained, self.config.grad_clip, grad_norm)
-        return whole(grad_norm)
 
 
 def _wide(term: Tensor) -> Tensor:
