@@ -8,8 +8,9 @@ One update a mini-batch, float32, the same model and the same text for all:
 - lmplay: the step that `lmplay run` makes, the same with all logits at once, and with compiled blocks (`--compile`).
 
 Tokens are targets that count. All alternatives of a table, each a process of its own, make steps in turn, and ratios
-are taken within a round. The share of the peak is that of the fastest step in the fastest square matrix product of the
-whole table: what else a machine does slows both. Peak memory is above what the process took before the model was built.
+are taken within a round. The peak is the speed of square matrix products over a second; a step's share is taken of what
+they reached just before and just after it, since a processor's speed changes within seconds. Peak memory is above what
+the process took before the model was built.
 
 On a machine that others use too, the clock says little: with `--cpu-time` all run on one thread, and its own seconds on
 the processor are counted.
@@ -113,6 +114,7 @@ class Alternative:
         command += ["--cpu-time"] * options.cpu_time
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.speeds: list[float] = []
+        self.peaks: list[float] = []
         self.memory = 0
 
     def step(self) -> None:
@@ -147,18 +149,21 @@ def show_shape(shape: Shape, names: list[str], options: argparse.Namespace, cloc
         flush=True,
     )
     alternatives = {name: Alternative(shape, name, options) for name in names}
-    peak = 0.0
+    before = matrix_peak(clock)
     for turn in range(options.rounds + 1):
         for name, alternative in alternatives.items():
             alternative.step()
-            peak = max(peak, matrix_peak(clock))
+            after = matrix_peak(clock)
+            alternative.peaks.append((before + after) / 2)
+            before = after
             print(f"{turn} of {options.rounds}: {name} {alternative.speeds[-1]:.0f} tokens/s", file=sys.stderr)
     flops = estimate_flops(shape.model(), shape.length).training
     peers = [name for name in ("transformers", "plain") if name in names]
     for name, alternative in alternatives.items():
         alternative.process.communicate()
         own = alternative.speeds[1:]  # the first step warms up
-        row = f"{name:<20}{statistics.median(own):6.0f} tokens/s{flops * max(own) / peak:5.0%} of the peak"
+        shares = [flops * speed / peak for speed, peak in zip(own, alternative.peaks[1:], strict=True)]
+        row = f"{name:<20}{statistics.median(own):6.0f} tokens/s{statistics.median(shares):5.0%} of the peak"
         row += f"{alternative.memory / 1e9:6.2f} GB"
         if peers:
             row += f"{alternative.memory / alternatives[peers[0]].memory:5.2f}x of {peers[0]}"
@@ -169,7 +174,9 @@ def show_shape(shape: Shape, names: list[str], options: argparse.Namespace, cloc
     ours, whole = alternatives["lmplay"], alternatives["lmplay, all logits"]
     ratio = statistics.median(own / other for own, other in zip(ours.speeds[1:], whole.speeds[1:], strict=True))
     print(f"lmplay: {ours.memory / whole.memory:.2f}x of the memory of all logits at once, {ratio:.2f}x of the speed")
-    print(f"the peak: {peak / 1e9:.0f} GFLOP/s in square matrix products")
+    peaks = [peak for alternative in alternatives.values() for peak in alternative.peaks]
+    lowest, median, highest = (figure / 1e9 for figure in (min(peaks), statistics.median(peaks), max(peaks)))
+    print(f"the peak: {median:.0f} GFLOP/s in square matrix products ({lowest:.0f} to {highest:.0f})")
     if target := TARGETS.get((shape.length, shape.rows)):
         print(f"targets: {target[0]:.2f}x transformers, {target[1]:.2f}x plain, {target[2]:.0%} of the peak")
     if (shape.length, shape.rows) == (1024, 2):
@@ -181,16 +188,16 @@ def threads_of(clock: Clock) -> str:
     return counted if clock is time.perf_counter else "one thread's seconds on the processor"
 
 
-def matrix_peak(clock: Clock, size: int = 2048, times: int = 4) -> float:
-    """FLOP/s of the best of a few square matrix products."""
-    a, b = torch.ones(size, size), torch.ones(size, size)
+def matrix_peak(clock: Clock, *, size: int = 2048, seconds: float = 1.0) -> float:
+    """FLOP/s of square matrix products over so many seconds."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
     out = torch.empty(size, size)
-    best = 0.0
-    for _ in range(times):
-        started = clock()
+    torch.mm(a, b, out=out)
+    products, started = 0, clock()
+    while clock() - started < seconds:
         torch.mm(a, b, out=out)
-        best = max(best, 2 * size**3 / (clock() - started))
-    return best
+        products += 1
+    return 2 * size**3 * products / (clock() - started)
 
 
 def show_tiny(rounds: int, clock: Clock) -> None:
