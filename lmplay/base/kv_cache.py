@@ -40,12 +40,13 @@ class LayerCache:
 
     def update(self, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Append `(B, H, T, D/H)`; returns all keys and values so far, `(B, H, length, D/H)`, as views."""
-        end = self.length + k.size(2)
+        start, count = self.length, k.size(2)
+        end = start + count
         self.keys, self.values = self._with_room(self.keys, k, end), self._with_room(self.values, v, end)
-        self.keys[:, :, self.length : end] = k.detach()
-        self.values[:, :, self.length : end] = v.detach()
+        self.keys.narrow(2, start, count).copy_(k.detach())
+        self.values.narrow(2, start, count).copy_(v.detach())
         self.length = end
-        return self.keys[:, :, :end].to(k.dtype), self.values[:, :, :end].to(v.dtype)
+        return self.keys.narrow(2, 0, end).to(k.dtype), self.values.narrow(2, 0, end).to(v.dtype)
 
     def _with_room(self, store: torch.Tensor | None, new: torch.Tensor, end: int) -> torch.Tensor:
         batch_size = store.size(0) if store is not None else self.batch_size

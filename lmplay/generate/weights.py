@@ -94,14 +94,14 @@ class SplitLinear(nn.Linear):
         self.bias = linear.bias
         stored = linear.weight.detach().t().contiguous()  # (K, N)
         self.weight = nn.Parameter(stored.t(), requires_grad=False)
-        self.parts = next(parts for parts in (_parts_wanted(), 8, 4, 2, 1) if linear.in_features % parts == 0)
+        count = next(count for count in (_parts_wanted(), 8, 4, 2, 1) if linear.in_features % count == 0)
+        self._parts = stored.view(count, -1, linear.out_features)  # (K, N) -> (P, K/P, N), the same memory
 
     def forward(self, x: Tensor) -> Tensor:
         if x.numel() != self.in_features:
             return F.linear(x, self.weight, self.bias)
-        rows = x.reshape(self.parts, 1, -1)  # (..., K) -> (P, 1, K/P)
-        parts = self.weight.t().view(self.parts, -1, self.out_features)  # (K, N) -> (P, K/P, N)
-        product = torch.bmm(rows, parts).sum(dim=0)  # (1, N)
+        rows = x.reshape(len(self._parts), 1, -1)  # (..., K) -> (P, 1, K/P)
+        product = torch.bmm(rows, self._parts).sum(dim=0)  # (1, N)
         if self.bias is not None:
             product += self.bias
         return product.view(*x.shape[:-1], self.out_features)
@@ -171,6 +171,10 @@ class PackedBFloat16Linear(nn.Module):
         return product if self.bias is None else product + self.bias
 
 
+# (x, packed weight, whether x gets 7 bits) -> x W^T + b. By the overload's name: to look it up at each call costs time.
+_int8_product: Callable[[Tensor, object, bool], Tensor] = torch.ops.quantized.linear_dynamic.default
+
+
 class Int8Linear(nn.Module):
     """A linear layer with int8 weights, one scale for each output, and inputs quantised as they come. For the CPU.
 
@@ -203,13 +207,13 @@ class Int8Linear(nn.Module):
         return self._bias
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.numel() == self.in_features:
-            return _int8_product(x.float(), self._packed)
-        # The bias is inside the packed product, so rows are scaled on both sides of it: W (x / s) s + b.
         x = x.float()
+        if x.numel() == self.in_features:
+            return _int8_product(x, self._packed, True)
+        # The bias is inside the packed product, so rows are scaled on both sides of it: W (x / s) s + b.
         scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12)  # (..., 1)
         many = self._packed_for_many is not None and x.numel() > FEW_ROWS * self.in_features
-        product = _int8_product(x / scale, self._packed_for_many if many else self._packed)
+        product = _int8_product(x / scale, self._packed_for_many if many else self._packed, True)
         if self._bias is None:
             return product * scale
         return torch.addcmul(self._bias, product - self._bias, scale)
@@ -243,11 +247,6 @@ def _quantised_engine(name: str | None) -> Iterator[None]:
         yield
     finally:
         torch.backends.quantized.engine = before
-
-
-def _int8_product(x: Tensor, packed: object) -> Tensor:
-    product: Tensor = torch.ops.quantized.linear_dynamic(x, packed, True)
-    return product
 
 
 def _linears(model: nn.Module) -> Iterator[nn.Linear]:

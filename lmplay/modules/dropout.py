@@ -61,8 +61,10 @@ class Dropout(nn.Dropout):
     """`nn.Dropout`, faster where a CPU runs it as it is written."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
         fits = acts_on_cpu(x) and x.dtype in (torch.float32, torch.float64)
-        if self.training and not self.inplace and fits and draws_shares(self.p) and not torch.compiler.is_compiling():
+        if not self.inplace and fits and draws_shares(self.p) and not torch.compiler.is_compiling():
             dropped: Tensor = _Drop.apply(x, self.p)  # type: ignore[no-untyped-call]
             return dropped
         return super().forward(x)
