@@ -29,6 +29,7 @@ from lmplay_tui.modes import MODES
 from lmplay_tui.options import Options, parse_options
 from lmplay_tui.services.commands import Commands
 from lmplay_tui.services.experiments import ExperimentIndex
+from lmplay_tui.services.memory import share_one_arena
 from lmplay_tui.state import State, config_file, state_folder
 from lmplay_tui.theme import OWN_THEMES
 
@@ -354,6 +355,12 @@ class Workbench(App[None], inherit_bindings=False):
 
         self.push_screen(JumpScreen(self.screen))
 
+    def action_command_palette(self) -> None:
+        from lmplay_tui.dialogs.palette import Palette
+
+        if not isinstance(self.screen, Palette):
+            self.push_screen(Palette(id="--command-palette"))
+
     def action_help(self) -> None:
         from lmplay_tui.dialogs.help import HelpScreen
 
@@ -399,6 +406,7 @@ def run(options: Options) -> int:
             return _aside(options, keymap)
         root = _runs_root(options)
         os.environ["LMPLAY_RUNS"] = str(root)  # for every command that is started from here
+        share_one_arena()  # while there is one thread only
         app = Workbench(options, state=State(state_folder() / "workbench.json"), keymap=keymap)
         app.run(mouse=options.mouse)
     except LMPlayError as error:

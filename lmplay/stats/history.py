@@ -10,8 +10,9 @@ import itertools
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,21 @@ class Rows(Mapping[str, Floats]):
     def num_rows(self) -> int:
         return self._length
 
-    @property
+    @cached_property
     def stage(self) -> NDArray[np.int64]:
         return self._cut([recode(part, self.stages) for part in self._parts]).astype(np.int64, copy=False)
+
+    def since(self, start: int, name: str) -> Floats:
+        """`column(name)[start:]`, for which only the parts that hold it are looked at."""
+        if self._kept is not None or name in self._columns or name not in self._names:
+            return self.column(name)[start:]
+        found, wanted = [], self._length - start
+        for part in reversed(self._parts):
+            if wanted <= 0:
+                break
+            found.append(column_of(part, name)[-wanted:])
+            wanted -= len(part)
+        return self._joined(found[::-1])
 
     def column(self, name: str) -> Floats:
         """As `rows[name]`, but NaN in every row for a name that none has."""
@@ -91,18 +104,23 @@ class Rows(Mapping[str, Floats]):
         return pandas.DataFrame(columns)
 
     def _cut(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:
-        if not arrays:
-            return np.empty(0)
+        joined = self._joined(arrays)
+        return joined if self._kept is None or not arrays else joined[self._kept]
+
+    def _joined(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:
         # A copy in any case: what is mapped from the cache can't be written to, and mustn't keep its file open.
-        joined = np.concatenate(arrays)
-        return joined if self._kept is None else joined[self._kept]
+        return np.concatenate(arrays) if arrays else np.empty(0)
 
 
 class History:
-    """The metrics of the run in `path`, as `train` and `validate` rows. Opening reads what there is."""
+    """The metrics of the run in `path`, as `train` and `validate` rows. Opening reads what there is.
 
-    def __init__(self, path: Path, *, use_cache: bool = True) -> None:
+    `progress` is told, in the thread that reads, up to which byte of the metrics file rows have been taken in.
+    """
+
+    def __init__(self, path: Path, *, use_cache: bool = True, progress: Callable[[int], None] | None = None) -> None:
         self.path = path
+        self._progress = progress
         self._cache = SideCache(path / METRICS) if use_cache else None
         self._blocks: list[dict[str, Columns]] = []
         self._fresh: list[dict[str, Columns]] = []  # not in a block yet
@@ -126,6 +144,8 @@ class History:
                 self._blocks, self._fresh, self._fresh_start = [], [], 0
             self._fresh.append(tables)
             changed = True
+            if self._progress is not None:
+                self._progress(end)
             if end - self._fresh_start >= _BLOCK_BYTES:
                 self._close_block(end)
         if self._metrics.generation != generation:

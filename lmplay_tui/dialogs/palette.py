@@ -6,13 +6,21 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.await_complete import AwaitComplete
+from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.types import IgnoreReturnCallbackType
 
 from lmplay_tui.actions import BY_ID
 from lmplay_tui.keymap import key_name
 
 _MOST_RUNS = 200
+
+
+class Palette(CommandPalette):
+    """Closed once, as every `Modal`: a key that is still on its way to it must not close what lies below."""
+
+    def dismiss(self, result: None = None) -> AwaitComplete:
+        return super().dismiss(result) if self.is_active else AwaitComplete()
 
 
 class WorkbenchCommands(Provider):

@@ -376,14 +376,14 @@ class RunScreen(SteeringScreen):
             self.action_find_next()
 
     def action_find_next(self) -> None:
-        views = {"log": self.log_view, "console": self.console, "samples": self.samples}
+        views = {"log": self.log_view, "console": self.console, "samples": self.samples, "machine": self.machine}
         view = views.get(self.views.chosen)
         if view is None:
             self._find_in_rows()
             return
         wanted = self._found.casefold()
-        lines: tuple[Line, ...] = view.lines
-        for place in (*range(self._found_at + 1, len(lines)), *range(0, self._found_at + 1)):
+        lines = view.lines
+        for place in _onwards(self._found_at, len(lines)):
             if wanted and wanted in plain(lines[place]).casefold():
                 self._found_at = place
                 view.show_marked(place)
@@ -393,10 +393,14 @@ class RunScreen(SteeringScreen):
     def _find_in_rows(self) -> None:
         grid = {"events": self.events, "checkpoints": self.checkpoints, "config": self.config}[self.views.chosen]
         wanted = self._found.casefold()
-        place = grid.cursor_row or 0
         rows = grid.rows
-        for index in (*range(place + 1, len(rows)), *range(0, place + 1)):
+        for index in _onwards(grid.cursor_row or 0, len(rows)):
             if wanted and any(wanted in plain(cell).casefold() for cell in rows[index].cells):
                 grid.move_to(rows[index].key)
                 return
         self.notify(f"{self._found!r} is not there", timeout=3)
+
+
+def _onwards(place: int, count: int) -> list[int]:
+    """All places of `count`, first those behind `place`, which may lie beyond what there is by now."""
+    return [(place + 1 + step) % count for step in range(count)]

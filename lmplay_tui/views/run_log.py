@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 from lmplay.stats.history import Rows
 from lmplay_tui.figures import short_number
@@ -32,12 +32,39 @@ _SAID_BY_ROWS = frozenset({"validated"})
 """Events of which a row of the metrics tells the same."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
+    """A line before it is put into words: of four thousand, fifty are looked at, and words take ten times the room."""
+
     clock: float
     step: int
     """Below zero where none was said: that of the line before."""
-    content: Line
+    said: Line = ()
+    """All of the line of an event."""
+    figures: tuple[float, ...] = ()
+    """Of a row, in the order of `shown`."""
+    shown: Sequence[tuple[str, str, str]] = ()
+
+    @property
+    def line(self) -> Line:
+        return self.said or _row_line(self.clock, self.step, self.figures, self.shown)
+
+
+class LogLines(Sequence[Line]):
+    """The lines of a log, each put into words when it is asked for. Never changes."""
+
+    def __init__(self, entries: Sequence[_Entry] = ()) -> None:
+        self._entries = entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, place: int) -> Line: ...
+    @overload
+    def __getitem__(self, place: slice) -> LogLines: ...
+    def __getitem__(self, place: int | slice) -> Line | LogLines:
+        return LogLines(self._entries[place]) if isinstance(place, slice) else self._entries[place].line
 
 
 class RunLog:
@@ -47,9 +74,9 @@ class RunLog:
         self._entries: list[_Entry] = []
         self._taken = (0, 0, 0)
         self._last_step = -math.inf
-        self.lines: tuple[Line, ...] = ()
+        self.lines = LogLines()
 
-    def take(self, picture: RunPicture) -> tuple[Line, ...]:
+    def take(self, picture: RunPicture) -> LogLines:
         """The newest lines, oldest first. Called in a thread: the first picture of a long run takes a moment."""
         counts = (picture.train.num_rows, picture.validate.num_rows, len(picture.events))
         if counts == self._taken:
@@ -69,7 +96,7 @@ class RunLog:
             new[index] = replace(entry, step=before)
         self._entries = [*self._entries, *new][-_MOST:]
         self._taken = counts
-        self.lines = tuple(entry.content for entry in self._entries)
+        self.lines = LogLines(self._entries)
         return self.lines
 
     def nearest(self, step: int) -> int | None:
@@ -88,7 +115,7 @@ class RunLog:
             bad = not math.isfinite(figures[0][index])
             if clock - self._last_step >= _STEP_SECONDS or bad:
                 self._last_step = clock
-                yield _row_entry(clock, steps[index], [column[index] for column in figures], _TRAIN)
+                yield _Entry(clock, int(steps[index]), figures=tuple(column[index] for column in figures), shown=_TRAIN)
 
 
 def _validations(rows: Rows, start: int) -> Iterator[_Entry]:
@@ -96,18 +123,18 @@ def _validations(rows: Rows, start: int) -> Iterator[_Entry]:
     if start < rows.num_rows:
         clocks, steps, figures = _columns(rows, start, _VALIDATE)
         for index, clock in enumerate(clocks):
-            yield _row_entry(clock, steps[index], [column[index] for column in figures], _VALIDATE)
+            yield _Entry(clock, int(steps[index]), figures=tuple(column[index] for column in figures), shown=_VALIDATE)
 
 
 def _columns(
     rows: Rows, start: int, shown: Sequence[tuple[str, str, str]]
 ) -> tuple[list[float], list[float], list[list[float]]]:
     """(clocks, steps, the figures) from row `start` on."""
-    clocks, steps = rows.column("clock")[start:].tolist(), rows.column("step")[start:].tolist()
-    return clocks, steps, [rows.column(name)[start:].tolist() for name, _, _ in shown]
+    clocks, steps = rows.since(start, "clock").tolist(), rows.since(start, "step").tolist()
+    return clocks, steps, [rows.since(start, name).tolist() for name, _, _ in shown]
 
 
-def _row_entry(clock: float, step: float, values: Sequence[float], shown: Sequence[tuple[str, str, str]]) -> _Entry:
+def _row_line(clock: float, step: int, values: Sequence[float], shown: Sequence[tuple[str, str, str]]) -> Line:
     parts = []
     for value, (name, title, ink) in zip(values, shown, strict=True):
         if not math.isnan(value):
@@ -116,7 +143,7 @@ def _row_entry(clock: float, step: float, values: Sequence[float], shown: Sequen
             )
         elif name == "loss":
             parts.append(line((f"{title} ", "muted"), ("NaN", "bold bad")))
-    return _Entry(clock, int(step), (*_head(clock, int(step)), *joined(parts, ("  ", ""))))
+    return (*_head(clock, step), *joined(parts, ("  ", "")))
 
 
 def _events(events: Sequence[Mapping[str, Any]], start: int) -> Iterator[_Entry]:

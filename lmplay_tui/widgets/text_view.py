@@ -34,17 +34,17 @@ class TextView(ScrollView):
         self.follow = follow
         self._wide = wide
         """Scrolls sideways; otherwise lines are cut at the right edge."""
-        self._lines: tuple[Line, ...] = tuple(lines)
+        self._lines: Sequence[Line] = lines
         self._marked: int | None = None
         self._measure()
 
     @property
-    def lines(self) -> tuple[Line, ...]:
+    def lines(self) -> Sequence[Line]:
         return self._lines
 
     def show(self, lines: Sequence[Line]) -> None:
-        """Replace the content; only rows that differ are sent to the terminal."""
-        before, self._lines = self._lines, tuple(lines)
+        """Replace the content by lines that won't change; only rows that differ are sent to the terminal."""
+        before, self._lines = self._lines, lines
         at_end = self.scroll_offset.y >= self.max_scroll_y - 1
         if len(before) != len(self._lines) or self._wide:
             self._measure()
@@ -102,5 +102,5 @@ class TextView(ScrollView):
         self.virtual_size = Size(width, len(self._lines))
 
 
-def _at(lines: tuple[Line, ...], place: int) -> Line:
+def _at(lines: Sequence[Line], place: int) -> Line:
     return lines[place] if 0 <= place < len(lines) else ()

@@ -82,6 +82,10 @@ def test_the_crosshair_leads_to_log_and_events_and_an_event_to_the_crosshair(tmp
         await pilot.press("escape")
         await until(pilot, lambda: main.view.cursor is None, what="no crosshair")
         await until_text(pilot, "validation 3.1")
+        screen.views.choose("checkpoints")  # there are none, and looking for something among them is no mistake
+        await until_text(pilot, "no checkpoint yet")
+        await pilot.press("slash", *"here", "enter")
+        await until_text(pilot, "'here' is not there")
 
     drive(make_app(tmp_path, mode="run"), do)
 
