@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
+from numpy.typing import NDArray
 
 from lmplay.stats.parse import Floats
 
@@ -33,21 +36,28 @@ def decimate(x: Floats, y: Floats, columns: int) -> tuple[Floats, Floats]:
     """
     if len(x) <= 2 * columns:
         return x, y
-    known = np.flatnonzero(np.isfinite(x))
-    if len(known) == 0:
-        return x[:0], y[:0]
-    start, end = float(x[known].min()), float(x[known].max())
-    place = np.zeros(len(x), np.int64)
-    if end > start:
-        place[known] = np.minimum((x[known] - start) * (columns / (end - start)), columns - 1).astype(np.int64)
-    # Within a column by value; so its first is the lowest, its last the highest, and NaN, sorted last, the gap.
-    order = np.lexsort((y, place))
-    sorted_place, bad = place[order], ~np.isfinite(y[order])
-    first = np.flatnonzero(np.r_[True, sorted_place[1:] != sorted_place[:-1]])
-    counts = np.diff(np.r_[first, len(order)])
-    finite = np.add.reduceat((~bad).astype(np.int64), first)
-    highest = first + np.maximum(finite - 1, 0)
-    chosen = np.unique(np.r_[order[first], order[highest]])
-    # A column without one finite value is a gap: one of its points stays to show it.
-    assert len(chosen) <= 2 * len(counts)
+    chosen = _extremes(x, y, columns)
     return x[chosen], y[chosen]
+
+
+def _extremes(x: Floats, y: Floats, columns: int) -> NDArray[np.int64]:
+    """The places of each column's lowest and highest finite `y`, ascending. A column without one is a gap: one of its
+    points stays to show it."""
+    known = np.flatnonzero(np.isfinite(x))
+    order = None if len(known) == len(x) and not (np.diff(x) < 0).any() else known[np.argsort(x[known], kind="stable")]
+    if order is not None:
+        x, y = x[order], y[order]
+    if len(x) == 0:
+        return np.empty(0, np.int64)
+    # Of ascending x a column is a slice; looking into each is ten times as fast as sorting a million points.
+    borders = np.searchsorted(x, np.linspace(x[0], x[-1], columns + 1)[1:-1])
+    starts = np.unique(np.r_[0, borders, len(x)]).tolist()
+    finite = np.isfinite(y)
+    low, high = np.where(finite, y, np.inf), np.where(finite, y, -np.inf)
+    found = [
+        start + int(at)
+        for start, end in itertools.pairwise(starts)
+        for at in (low[start:end].argmin(), high[start:end].argmax())
+    ]
+    chosen = np.unique(np.array(found, np.int64))
+    return chosen if order is None else np.sort(order[chosen])

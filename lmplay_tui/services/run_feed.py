@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from lmplay.runs import JsonlTail, RunSummary, summarize
 from lmplay.runs.follow import line_start_near_end
-from lmplay.runs.layout import EVENTS, LOG, SYSTEM
+from lmplay.runs.layout import EVENTS, LOG, METRICS, SYSTEM
 from lmplay.stats.history import History, Rows
 
 _MOST_EVENTS = 20_000
@@ -43,11 +45,28 @@ class RunPicture:
     """Names of all figures that were logged."""
 
 
+class Feeds:
+    """The feeds in use: screens that show the same run read it once."""
+
+    def __init__(self) -> None:
+        self._used: WeakValueDictionary[Path, RunFeed] = WeakValueDictionary()
+
+    def of(self, path: Path) -> RunFeed:
+        """The feed of the run in `path`; it lasts as long as anybody keeps it."""
+        feed = self._used.get(path)
+        if feed is None:
+            feed = self._used[path] = RunFeed(path)
+        return feed
+
+
 class RunFeed:
-    """Follows the run in `path`. The first `look` may take a second for a run of a million rows."""
+    """Follows the run in `path`. The first `look` may take seconds for a run of a million rows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.reading: float | None = None
+        """How much of the figures has been read, 0 to 1, while the first look goes on."""
+        self._lock = threading.Lock()
         self._history: History | None = None
         self._events = JsonlTail(path / EVENTS)
         self._system: JsonlTail | None = None
@@ -59,9 +78,13 @@ class RunFeed:
 
     def look(self) -> RunPicture:
         """The run as it is now; of the same `number` as before when nothing was logged since."""
+        with self._lock:
+            return self._look()
+
+    def _look(self) -> RunPicture:
         summary = summarize(self.path)
         if self._history is None:
-            self._history, changed = History(self.path), True
+            self._history, changed = self._open_history(), True
             self._system = JsonlTail(self.path / SYSTEM, offset=line_start_near_end(self.path / SYSTEM, _SYSTEM_BYTES))
         else:
             changed = self._history.refresh()
@@ -92,6 +115,21 @@ class RunFeed:
             figures=tuple(dict.fromkeys((*train, *validate))),
         )
         return self._last
+
+    def _open_history(self) -> History:
+        try:
+            size = (self.path / METRICS).stat().st_size
+        except OSError:
+            size = 0
+
+        def progress(end: int) -> None:
+            self.reading = min(1.0, end / max(1, size))
+
+        self.reading = 0.0
+        try:
+            return History(self.path, progress=progress)
+        finally:
+            self.reading = None
 
 
 class LogTail:
