@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from textual import on
@@ -33,7 +31,7 @@ from lmplay_tui.dialogs.launch_form import (
 from lmplay_tui.dialogs.modal import Modal
 from lmplay_tui.lines import line, wrapped
 from lmplay_tui.services.commands import CommandError
-from lmplay_tui.services.dry_run import look_at_dry_run, throw_away
+from lmplay_tui.services.dry_run import look_at_dry_run, new_folder, throw_away
 from lmplay_tui.widgets.bars import KeyBar
 from lmplay_tui.widgets.choice import Choice
 from lmplay_tui.widgets.fields import Field
@@ -312,7 +310,7 @@ class LaunchScreen(Modal[str | None]):
     async def _dry(self) -> None:
         """One step in a folder of its own, which is thrown away as soon as the step is done."""
         parts = _without(arguments(self._values, self._known), "--steps", "--name")
-        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="lmplay-dry-"))
+        folder = await asyncio.to_thread(new_folder)
         run = folder / "dry"
         training = asyncio.create_task(
             self._workbench.commands.run(

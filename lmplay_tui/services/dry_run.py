@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,17 @@ from lmplay.utils.errors import LMPlayError
 from lmplay.utils.figures import format_bytes, format_seconds
 from lmplay_tui.figures import short_number
 from lmplay_tui.lines import Span
+
+_PREFIX = "lmplay-dry-"  # and the process whose it is
+
+
+def new_folder() -> Path:
+    """An empty folder for a dry run. Those whose workbench was killed in the middle of theirs are thrown away now."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = path.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)) and path.stat().st_uid == os.getuid():
+            throw_away(path)
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
 
 
 def look_at_dry_run(run: Path) -> tuple[str, Span | None]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from textual.pilot import Pilot
 
 from lmplay_tui.app import Workbench
 from lmplay_tui.dialogs.launch_form import values_like
 from lmplay_tui.services.commands import CommandError
-from lmplay_tui.services.dry_run import look_at_dry_run, step_words
+from lmplay_tui.services.dry_run import look_at_dry_run, new_folder, step_words
 from lmplay_tui.widgets.fields import Field
 from tests.tui.support import FakeCommands, description_of, drive, make_app, plant_run, until, until_text
 
@@ -110,6 +114,19 @@ def test_a_run_of_a_plan_given_by_its_path_is_set_up_again_from_any_folder() -> 
     assert values_like({**asked, "plan": {"name": "mine", "folder": "/data/plans"}})["plan"] == "/data/plans/mine.json"
     assert values_like(asked)["plan"] == "mine"
     assert values_like(asked)["lr"] == "0.001"
+
+
+def test_a_dry_run_of_a_workbench_that_was_killed_is_thrown_away_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    mine = new_folder()
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    left = tmp_path / mine.name.replace(str(os.getpid()), str(killed.pid))
+    (left / "dry").mkdir(parents=True)
+    another = new_folder()
+    assert set(tmp_path.iterdir()) == {mine, another}
 
 
 def test_a_dry_run_is_over_with_its_first_step(tmp_path: Path) -> None:
