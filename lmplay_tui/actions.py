@@ -236,6 +236,7 @@ ACTIONS: tuple[Action, ...] = (
     A("data.open", "o", "Open", "Open a plan file by its path.", 9),
     A("data.renew", "R", "Renew", "Read the plans again and count them anew."),
     # ---- dialogs ---------------------------------------------------------------------------------------------------
+    A("modal.help", "f1", "Help", "Explain the field in focus and list every key that works here.", 90, do="app.help"),
     A("dialog.cancel", "escape", "Cancel", "Close without doing anything.", 2),
     A("dialog.confirm", "enter", "OK", "Do it.", 1),
     A("answer.take", "enter", "OK", "Take what is typed.", 1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from lmplay.utils.figures import format_seconds
 from lmplay_tui.lines import Line, line
 
 STATE_SIGNS: Mapping[str, tuple[str, str, str]] = {
@@ -33,14 +34,7 @@ def short_seconds(value: float | None) -> str:
     """`8s`, `3m20s`, `5h07m`, `2d4h`; nothing for none."""
     if value is None or not math.isfinite(value):
         return ""
-    seconds = max(0, round(value))
-    if seconds < 60:
-        return f"{seconds}s"
-    if seconds < 3600:
-        return f"{seconds // 60}m{seconds % 60:02d}s"
-    if seconds < 86400:
-        return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
-    return f"{seconds // 86400}d{seconds % 86400 // 3600}h"
+    return format_seconds(value).replace(" min", "m").replace(" ", "")
 
 
 def short_number(value: object) -> str:

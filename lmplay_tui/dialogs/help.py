@@ -24,6 +24,7 @@ _TITLES = {
     "queue": "In the queue",
     "slider": "On a slider",
     "tokens": "Token by token",
+    "modal": "Here",
     "dialog": "Here",
     "answer": "In the field",
     "choice": "On a choice",
@@ -56,7 +57,7 @@ def help_lines(screen: Screen[Any], keymap: Mapping[str, str], width: int, *, as
     return lines
 
 
-class HelpScreen(Modal[None]):
+class HelpScreen(Modal[None], inherit_bindings=False):
     DEFAULT_CSS = """
     HelpScreen { align: center middle; background: $background 55%; }
     HelpScreen > Vertical {

@@ -71,6 +71,10 @@ def test_the_form_tells_what_a_run_takes_as_it_is_changed_and_starts_it(tmp_path
         await until_text(pilot, "1.02M tokens, 1,000 steps, about 8 min 20 s")
         await until_text(pilot, "4.00 GiB of memory")
         form = app.screen
+        await pilot.press("f1")
+        await until_text(pilot, "takes what stands dim in it")
+        await pilot.press("escape")
+        assert app.screen is form
 
         async def fill(name: str, text: str) -> None:
             field = form.query_one(f"#field-{name}", Field)
