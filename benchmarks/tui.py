@@ -157,7 +157,7 @@ def time_many_rows(root: Path, rows: int) -> None:
             terminal.press("3")
             terminal.until_text("long")
             terminal.press("4")
-            start = len(terminal.output)
+            start = len(terminal.text)
             found[name].append(
                 terminal.until(lambda: bool(BRAILLE.search(terminal.text[start:])), what="curves", seconds=120)  # noqa: B023
             )

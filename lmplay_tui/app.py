@@ -27,6 +27,7 @@ from lmplay_tui.ascii_only import AsciiOnly
 from lmplay_tui.keymap import read_keymap
 from lmplay_tui.modes import MODES
 from lmplay_tui.options import Options, parse_options
+from lmplay_tui.pace import Pace
 from lmplay_tui.services.commands import Commands
 from lmplay_tui.services.experiments import ExperimentIndex
 from lmplay_tui.services.memory import share_one_arena
@@ -44,11 +45,9 @@ if TYPE_CHECKING:
     from lmplay_tui.screens.base import WorkbenchScreen
     from lmplay_tui.services.preparation import Preparations
     from lmplay_tui.services.requests import Requests
+    from lmplay_tui.services.run_feed import Feeds
     from lmplay_tui.services.run_store import RunStore, Snapshot
     from lmplay_tui.widgets.chart import Chart
-
-_LARGEST_SHARE = 0.05
-"""Of one core, that looking at the runs may take: a folder that takes long is looked at less often."""
 
 
 class Workbench(App[None], inherit_bindings=False):
@@ -93,10 +92,10 @@ class Workbench(App[None], inherit_bindings=False):
         self.snapshot: Snapshot | None = None
         self._store: RunStore | None = None
         self._requests: Requests | None = None
+        self._feeds: Feeds | None = None
         self._preparations: Preparations | None = None
         self._begun = False
-        self._looking = False
-        self._next_look = 0.0
+        self._pace = Pace(self._look, clock)
         self._ascii_only = AsciiOnly()
         self.animation_level = "none"
         for theme in OWN_THEMES:
@@ -159,6 +158,15 @@ class Workbench(App[None], inherit_bindings=False):
         return self._requests
 
     @property
+    def feeds(self) -> Feeds:
+        """What screens read runs with."""
+        if self._feeds is None:
+            from lmplay_tui.services.run_feed import Feeds
+
+            self._feeds = Feeds()
+        return self._feeds
+
+    @property
     def preparations(self) -> Preparations:
         """Text that is being turned into tokens."""
         if self._preparations is None:
@@ -170,34 +178,27 @@ class Workbench(App[None], inherit_bindings=False):
     def look_now(self) -> None:
         """Look at the runs without waiting for the next tick."""
         if self._begun:
-            self._next_look = 0.0
-            self.run_worker(self._look(), group="look")
+            self._pace.hurry()
+            screen = self._shown()
+            if screen is not None:
+                screen.pace.hurry()
+            self.run_worker(self._pace.look(), group="look")
 
     async def _tick(self) -> None:
         self.state.save()
-        if self.clock() >= self._next_look:
-            await self._look()
+        await self._pace.look()
 
     async def _look(self) -> None:
-        if self._looking:
-            return
-        self._looking = True
-        try:
-            start = self.clock()
-            snapshot = await asyncio.to_thread(lambda: self.store.look())
-            changed = snapshot is not self.snapshot
-            self.snapshot = snapshot
-            screen = self._shown()
-            if screen is not None:
-                with self.batch_update():
-                    screen.take(snapshot)
-                    if changed:
-                        screen.show_bars()
-                await screen.look()
-            took = self.clock() - start
-            self._next_look = self.clock() + took / _LARGEST_SHARE - took
-        finally:
-            self._looking = False
+        snapshot = await asyncio.to_thread(lambda: self.store.look())
+        changed = snapshot is not self.snapshot
+        self.snapshot = snapshot
+        screen = self._shown()
+        if screen is not None:
+            with self.batch_update():
+                screen.take(snapshot)
+                if changed:
+                    screen.show_bars()
+            screen.look_soon()
 
     def _shown(self) -> WorkbenchScreen | None:
         """The screen of the present mode, under whatever dialog is over it."""

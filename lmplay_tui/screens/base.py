@@ -12,6 +12,7 @@ from textual.widget import Widget
 from textual.worker import Worker
 
 from lmplay_tui.actions import BY_ID
+from lmplay_tui.pace import Pace
 from lmplay_tui.widgets.bars import KeyBar, TopBar
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ class WorkbenchScreen(Screen[None], inherit_bindings=False):
     DEFAULT_CSS = """
     WorkbenchScreen { layout: vertical; background: $background; }
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pace = Pace(self.look, lambda: self.workbench.clock())
 
     def compose(self) -> ComposeResult:
         yield TopBar()
@@ -66,6 +71,11 @@ class WorkbenchScreen(Screen[None], inherit_bindings=False):
 
     async def look(self) -> None:
         """What else this screen looks at each tick, beyond the list of runs; long reads belong in a thread."""
+
+    def look_soon(self) -> None:
+        """`look` in a worker of its own: a long run that is read for seconds holds up neither the list nor others."""
+        if self.pace.is_due:
+            self.run_worker(self.pace.look(), group="look")
 
     def show_bars(self) -> None:
         app = self.workbench

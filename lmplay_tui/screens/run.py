@@ -34,6 +34,7 @@ from lmplay_tui.views.run import (
 from lmplay_tui.views.run_charts import (
     X_AXES,
     chart_of,
+    charts_of,
     figure_title,
     known_figures,
     nearest_event,
@@ -150,6 +151,8 @@ class RunScreen(SteeringScreen):
             self.head.show([gone, line(("the charts show what was known of it; [ and ] go to other runs", "muted"))])
             self._know(None)
             return
+        if self.picture is None and self.feed is not None:
+            self.deck.say_reading(self.feed.reading)
         self._show_head()
 
     def _know(self, summary: RunSummary | None) -> None:
@@ -159,7 +162,7 @@ class RunScreen(SteeringScreen):
             self.refresh_bindings()
 
     def _open(self, summary: RunSummary) -> None:
-        self.feed, self.picture, self._shown_number = RunFeed(summary.path), None, -1
+        self.feed, self.picture, self._shown_number = self.workbench.feeds.of(summary.path), None, -1
         self.run_log, self._shown_view = RunLog(), None
         self._disk_looked = -1e9
         self.deck.forget()
@@ -188,15 +191,25 @@ class RunScreen(SteeringScreen):
             return
         self.workbench.requests.look()
         picture = await asyncio.to_thread(feed.look)
-        await asyncio.to_thread(self.run_log.take, picture)
         if feed is not self.feed:
             return  # another run was chosen meanwhile
         self.picture = picture
+        if picture.number != self._shown_number:
+            wanted, x_axis = {chart: self.deck.figure_of(chart) for chart in self.deck.shown}, self.x_axis
+            found = await asyncio.to_thread(charts_of, picture, wanted.values(), x_axis)
+            if feed is not self.feed:
+                return
+            self._shown_number = picture.number
+            with self.app.batch_update():
+                for chart, figure in wanted.items():
+                    if figure == self.deck.figure_of(chart) and x_axis == self.x_axis:
+                        chart.show(found[figure])
+        run_log = self.run_log
+        await asyncio.to_thread(run_log.take, picture)
+        if run_log is not self.run_log:
+            return
         with self.app.batch_update():
             self._show_head()
-            if picture.number != self._shown_number:
-                self._shown_number = picture.number
-                self._show_charts()
             self._show_view()
         await self._look_at_disk()
 

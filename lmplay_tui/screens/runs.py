@@ -201,7 +201,8 @@ class RunsScreen(LabellingScreen):
     async def _look_at(self, run: RunSummary) -> None:
         """Fill the preview with the run under the cursor."""
         if self._feed is None or self._feed.path != run.path:
-            self._feed, self._shown_number = RunFeed(run.path), -1
+            self._feed, self._shown_number = self.workbench.feeds.of(run.path), -1
+            self.preview.show_empty("reading what was logged")
         feed = self._feed
         self._show_head(run)  # again: at the first time the pane had no size yet
         picture = await asyncio.to_thread(feed.look)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,11 @@ def chart_of(picture: RunPicture, figure: str, x_axis: str = "step") -> ChartDat
         borders=stage_borders(picture.train, x_axis),
         events=chart_events(picture.events, picture.train, x_axis),
     )
+
+
+def charts_of(picture: RunPicture, figures: Iterable[str], x_axis: str = "step") -> dict[str, ChartData]:
+    """Several of them. For a run of a million rows this takes some time, and is called in a thread."""
+    return {figure: chart_of(picture, figure, x_axis) for figure in figures}
 
 
 def stage_borders(train: Rows, x_axis: str) -> tuple[tuple[float, str], ...]:

@@ -93,18 +93,18 @@ class Chart(Widget, can_focus=True):
 
     # ---- what is shown -----------------------------------------------------------------------------------------------
 
-    def show(self, data: ChartData) -> None:
-        """Show other data under the same view."""
+    def show(self, data: ChartData, *, empty: str = "nothing logged yet") -> None:
+        """Show other data under the same view; `empty` says why there may be no curve."""
         if data is self.data:
             return
+        self._empty = empty
         self.data = data
         self._prepare()
 
     def show_empty(self, text: str) -> None:
         """Show nothing, and say why."""
         if self.data.curves or text != self._empty:
-            self._empty = text
-            self.show(ChartData())
+            self.show(ChartData(), empty=text)
 
     def look(self, view: View, *, tell: bool = False) -> None:
         """Change how it is looked at."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 
-from lmplay_tui.chart.data import ChartData
 from lmplay_tui.views.run_charts import figure_title
 from lmplay_tui.widgets.chart import Chart
 from lmplay_tui.widgets.pane import Pane, Split
@@ -94,4 +93,9 @@ class ChartDeck(Container):
         """Another run: nothing of the one before stays on the screen."""
         for chart in self.all:
             chart.look(chart.view.reset())
-            chart.show(ChartData())
+        self.say_reading(None)
+
+    def say_reading(self, share: float | None) -> None:
+        """In place of curves, that they are being read, and how far that is."""
+        for chart in self.all:
+            chart.show_empty("reading what was logged" + (f": {share:.0%}" if share else ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import re
@@ -20,6 +21,7 @@ from lmplay_tui.dialogs.help import help_lines
 from lmplay_tui.dialogs.jump import JumpScreen
 from lmplay_tui.keymap import key_list, read_keymap
 from lmplay_tui.options import parse_options
+from lmplay_tui.pace import Pace
 from lmplay_tui.state import State
 from lmplay_tui.widgets.bars import KeyBar
 from lmplay_tui.widgets.fields import Field
@@ -312,3 +314,40 @@ def test_a_dialog_that_is_closed_twice_closes_nothing_else(tmp_path: Path) -> No
         assert len(app.screen_stack) == 1
 
     drive(make_app(tmp_path), do)
+
+
+def test_what_takes_long_is_looked_at_less_often_and_at_once_when_asked() -> None:
+    now, looks = 100.0, 0
+    release = asyncio.Event()
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+        await release.wait()
+
+    async def do() -> None:
+        nonlocal now
+        pace = Pace(look, lambda: now)
+        going = asyncio.create_task(pace.look())
+        await asyncio.sleep(0)
+        await pace.look()  # never twice at a time
+        assert looks == 1
+        pace.hurry()  # what is asked for now, the look that goes on may have missed
+        now += 0.1
+        release.set()
+        await going
+        assert looks == 2
+        release.clear()
+        going = asyncio.create_task(pace.look())
+        await asyncio.sleep(0)
+        now += 3
+        release.set()
+        await going
+        now += 9
+        assert not pace.is_due
+        now += 1.1  # three seconds are no reason to stand still for a minute
+        assert pace.is_due
+        pace.hurry()
+        assert pace.is_due
+
+    asyncio.run(do())

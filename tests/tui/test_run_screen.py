@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from textual.pilot import Pilot
 
+from lmplay.stats.history import History
 from lmplay.utils.files import to_json
 from lmplay_tui.app import Workbench
 from lmplay_tui.lines import plain
 from lmplay_tui.screens.run import RunScreen
+from lmplay_tui.services import run_feed
 from lmplay_tui.services.run_feed import RunFeed
 from lmplay_tui.views.run import crosshair_line, nearest_row
 from lmplay_tui.views.run_log import RunLog
@@ -86,6 +91,34 @@ def test_the_crosshair_leads_to_log_and_events_and_an_event_to_the_crosshair(tmp
         await until_text(pilot, "no checkpoint yet")
         await pilot.press("slash", *"here", "enter")
         await until_text(pilot, "'here' is not there")
+
+    drive(make_app(tmp_path, mode="run"), do)
+
+
+def test_a_long_run_is_read_beside_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_run(tmp_path / "runs", "first", steps=200)
+    go_on, readers = threading.Event(), []
+
+    def read_slowly(path: Path, *, progress: Callable[[int], None]) -> History:
+        readers.append(path.name)
+        progress((path / "metrics.jsonl").stat().st_size // 2)
+        assert go_on.wait(60)
+        return History(path)
+
+    monkeypatch.setattr(run_feed, "History", read_slowly)
+
+    async def do(pilot: Pilot[None], _: Workbench) -> None:
+        try:
+            await until_text(pilot, "reading what was logged: 50%")
+            plant_run(tmp_path / "runs", "second", steps=10, order=1)
+            await pilot.press("3")
+            await until_text(pilot, "second")  # the list is looked at all the while
+            await pilot.press("4")
+            await until_text(pilot, "reading what was logged: 50%")
+        finally:
+            go_on.set()
+        await until_text(pilot, "● train")
+        assert readers.count("first") == 1  # two screens show it
 
     drive(make_app(tmp_path, mode="run"), do)
 
