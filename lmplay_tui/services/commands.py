@@ -48,7 +48,8 @@ class Commands:
         finally:
             self._end(process)
         if process.returncode:
-            raise CommandError(_reason(complaint, process.returncode))
+            # A comparison that is refused is an answer, on standard output.
+            raise CommandError(_reason(complaint if complaint.strip() else output, process.returncode))
         return output.decode(errors="replace")
 
     async def stream(

@@ -53,3 +53,9 @@ def test_values_come_a_line_each_and_a_check_that_fails_has_told_all() -> None:
 def test_what_fails_or_is_killed_says_why_in_one_line(script: str, said: str) -> None:
     with pytest.raises(CommandError, match=said):
         values_of(script)
+
+
+def test_a_refusal_that_a_command_prints_is_told_as_one_that_it_complains_of() -> None:
+    script = 'print("These runs can\'t be compared: they differ."); raise SystemExit(1)'
+    with pytest.raises(CommandError, match=r"^These runs can't be compared: they differ\.$"):
+        asyncio.run(Scripted().run(script))
