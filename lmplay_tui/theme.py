@@ -6,11 +6,12 @@ every theme of Textual and the sixteen colours of a plain terminal work alike.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from rich.style import Style
 from textual.color import Color
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -24,7 +25,7 @@ DARK = Theme(
     accent="#f2b35d",
     success="#5fd38d",
     warning="#f0c05a",
-    error="#f4736b",
+    error="#f67d75",
     foreground="#d8dce6",
     background="#0f1218",
     surface="#151922",
@@ -33,7 +34,7 @@ DARK = Theme(
     variables={
         "border": "#39424f",
         "border-blurred": "#2a313d",
-        "block-cursor-background": "#24405c",
+        "block-cursor-background": "#1d3850",
         "block-cursor-foreground": "#f2f5fa",
         "block-cursor-text-style": "none",
         "input-selection-background": "#2f5f8f",
@@ -41,31 +42,36 @@ DARK = Theme(
 )
 LIGHT = Theme(
     name="lmplay-light",
-    primary="#1769aa",
+    primary="#155f9c",
     secondary="#7a45c4",
-    accent="#a86400",
-    success="#1c7c44",
-    warning="#946200",
+    accent="#8a5200",
+    success="#177040",
+    warning="#835600",
     error="#c0342b",
     foreground="#20242c",
     background="#fbfbf9",
     surface="#f2f2ee",
-    panel="#e4e5e0",
+    panel="#e8e9e4",
     dark=False,
     variables={
         "border": "#b4b8bd",
         "border-blurred": "#d2d4d3",
-        "block-cursor-background": "#cfe3f5",
+        "block-cursor-background": "#d9e9f7",
         "block-cursor-foreground": "#101318",
         "block-cursor-text-style": "none",
         "input-selection-background": "#b7d6f2",
     },
 )
-OWN_THEMES = (DARK, LIGHT)
+# The lines between panes are black on black, or white on white, in the ones that Textual brings.
+_ANSI = tuple(
+    replace(theme, variables={**theme.variables, "border": "ansi_bright_black", "border-blurred": "ansi_bright_black"})
+    for theme in (BUILTIN_THEMES["ansi-dark"], BUILTIN_THEMES["ansi-light"])
+)
+OWN_THEMES = (DARK, LIGHT, *_ANSI)
 
 # Told apart by people with any of the common forms of colour blindness (after Okabe and Ito), lightness adapted.
-_SERIES_DARK = ("#56b4e9", "#f0a340", "#4cc9a0", "#f2746b", "#c39bf0", "#e8dc6a", "#f49ac1", "#9aa5b1")
-_SERIES_LIGHT = ("#1a6fb0", "#b86b00", "#0b7d5b", "#c23b30", "#7a45c4", "#7a6e00", "#b03a74", "#5c6670")
+_SERIES_DARK = ("#56b4e9", "#f0a340", "#4cc9a0", "#f67d75", "#c39bf0", "#e8dc6a", "#f49ac1", "#9aa5b1")
+_SERIES_LIGHT = ("#1767a5", "#9a5600", "#0a7052", "#b8352b", "#7a45c4", "#6c6100", "#b03a74", "#5c6670")
 _SERIES_ANSI = ("bright_cyan", "yellow", "green", "red", "magenta", "bright_yellow", "bright_magenta", "white")
 
 _ANSI_INKS = {
@@ -106,7 +112,7 @@ class Palette:
         self._background = Color.parse(variables["background"])
         text = Color.parse(variables["foreground"])
         named = {
-            "muted": self._mixed(text, 0.62),
+            "muted": self._mixed(text, 0.74),
             "faint": self._mixed(text, 0.30),
             "accent": Color.parse(variables["accent"]),
             "primary": Color.parse(variables["primary"]),

@@ -59,7 +59,7 @@ def _about(turn: Turn, width: int) -> list[Line]:
     parts.append(f"seed {turn.seed}")
     end = _ENDS.get(turn.stopped_by, turn.stopped_by)
     told = ", ".join(parts) + (f"; {end}" if end else "")
-    return [line("  ", *part) for part in wrapped(told, width - 2, "faint")]
+    return [line("  ", *part) for part in wrapped(told, width - 2, "muted")]
 
 
 def model_lines(speaker: Speaker, *, newest: int | None, mode: str) -> list[Line]:

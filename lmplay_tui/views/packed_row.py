@@ -80,7 +80,7 @@ def _text(row: PackedRow, width: int, *, ascii_only: bool) -> list[Line]:
             lines += _flowed(parts, width)
             parts = []
             tokens = int(span["tokens"])
-            lines.append(_rule(f"{tokens:,} token{'s' if tokens != 1 else ''} of padding", width, "faint", ascii_only))
+            lines.append(_rule(f"{tokens:,} token{'s' if tokens != 1 else ''} of padding", width, "muted", ascii_only))
             continue
         if span["document"] != shown:
             lines += _flowed(parts, width)

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from textual import events
+from textual.color import Color
 from textual.pilot import Pilot
 from textual.strip import Strip
+from textual.theme import Theme
 
 from lmplay.utils.errors import WrongUsageError
 from lmplay_tui.actions import ACTIONS, FORBIDDEN_KEYS, SCREENS
@@ -23,6 +25,7 @@ from lmplay_tui.keymap import key_list, read_keymap
 from lmplay_tui.options import parse_options
 from lmplay_tui.pace import Pace
 from lmplay_tui.state import State
+from lmplay_tui.theme import DARK, LIGHT, NUM_SERIES, Palette, series_ink
 from lmplay_tui.widgets.bars import KeyBar
 from lmplay_tui.widgets.fields import Field
 from lmplay_tui.widgets.pane import Pane
@@ -351,3 +354,25 @@ def test_what_takes_long_is_looked_at_less_often_and_at_once_when_asked() -> Non
         assert pace.is_due
 
     asyncio.run(do())
+
+
+def luminance(colour: Color) -> float:
+    """Relative luminance, WCAG 2.1."""
+    red, green, blue = (
+        share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
+        for share in (colour.r / 255, colour.g / 255, colour.b / 255)
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("theme", [DARK, LIGHT], ids=lambda theme: theme.name)
+def test_every_text_is_readable_on_every_ground(theme: Theme) -> None:
+    variables = {**theme.to_color_system().generate(), **theme.variables}
+    palette = Palette(variables, dark=theme.dark, ansi=False)
+    inks = ["muted", "accent", "primary", "second", "good", "warn", "bad", *map(series_ink, range(NUM_SERIES))]
+    for ground in ("background", "surface", "panel", "block-cursor-background"):
+        below = luminance(Color.parse(variables[ground]))
+        for ink in inks:
+            above = luminance(Color.from_rich_color(palette.style(ink).color))
+            dark, bright = sorted((above, below))
+            assert (bright + 0.05) / (dark + 0.05) >= 4.5, f"{ink} on {ground}: WCAG AA asks for 4.5"
