@@ -1,14 +1,17 @@
 """Records the workbench in a real tmux session, as pictures (`workbench_*.svg`) and as text (`workbench.txt`).
 
 `python docs/pictures/record_workbench.py RUN MARKED...` in a folder whose `runs` hold RUN (shown on screen 4, best
-while it trains) and the MARKED ones (compared on screen 5, the first being the baseline). Needs tmux.
+while it trains) and the MARKED ones (compared on screen 5, the first being the baseline); `--only data` makes one
+picture anew and leaves the others. Needs tmux, and prepares the plan quickstart.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -31,11 +34,12 @@ SESSION = (
     ("run", ("4",), "tokens/s"),
     ("compare", ("5",), "difference"),
     ("chat", ("6",), "temperature"),
-    ("data", ("Escape", "7", "v"), "pydocs"),
+    ("data", ("Escape", "7", "v"), "median"),
 )
 
 
-def main(shown: str, marked: list[str]) -> None:
+def main(shown: str, marked: list[str], only: str | None) -> None:
+    subprocess.run([sys.executable, "-m", "lmplay", "data", "prepare", "quickstart"], check=True)
     server = f"lmplay-pictures-{os.getpid()}"
     tmux = ["tmux", "-L", server, "-f", os.devnull]
     runs = Path.cwd() / "runs"
@@ -53,10 +57,16 @@ def main(shown: str, marked: list[str]) -> None:
         subprocess.run([*tmux, "set", "-g", "status", "off"], check=True)
         subprocess.run([*tmux, "set", "-g", "escape-time", "0"], check=True)
         try:
-            texts = [picture(tmux, *step) for step in SESSION]
+            while "test_runner" not in captured(tmux):  # keys typed before its first frame are lost
+                time.sleep(0.2)
+            texts = {name: picture(tmux, name, *step) for name, *step in SESSION if only in (None, name)}
         finally:
             subprocess.run([*tmux, "kill-server"], check=False)
-    (HERE / "workbench.txt").write_text("\n".join(texts), encoding="utf-8")
+    file = HERE / "workbench.txt"
+    parts = re.split(r"^==== (\w+)\n", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    texts = {**dict(zip(parts[1::2], parts[2::2], strict=True)), **texts}
+    text = "\n".join(f"==== {name}\n{texts[name].rstrip()}\n" for name, *_ in SESSION)
+    file.write_text(text, encoding="utf-8")
 
 
 def picture(tmux: list[str], name: str, keys: tuple[str, ...], expected: str) -> str:
@@ -77,7 +87,7 @@ def picture(tmux: list[str], name: str, keys: tuple[str, ...], expected: str) ->
     console.print(Text.from_ansi(captured(tmux, "-e")), soft_wrap=True)
     svg = console.export_svg(title=f"lmplay-tui: {name}", theme=COLOURS)
     (HERE / f"workbench_{name}.svg").write_text(svg, encoding="utf-8")
-    return f"==== {name}\n{now}"
+    return now
 
 
 def captured(tmux: list[str], *options: str) -> str:
@@ -86,4 +96,8 @@ def captured(tmux: list[str], *options: str) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shown", metavar="RUN")
+    parser.add_argument("marked", metavar="MARKED", nargs="+")
+    parser.add_argument("--only", choices=[name for name, *_ in SESSION])
+    main(**vars(parser.parse_args()))
