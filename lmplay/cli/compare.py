@@ -36,17 +36,19 @@ def compare(
     """Compare runs by their validation at equal x, with a verdict in words; exits with 1 where that can't be done."""
     if json + as_csv + markdown > 1:
         raise WrongUsageError("--json, --csv and --markdown exclude each other")
-    from lmplay.stats.compare import compare_runs
+    from lmplay.stats.compare import compare_runs, group_by_seed
     from lmplay.stats.curves import AXES, load_curve
 
     if x not in AXES:
         raise WrongUsageError(f"--x {x}: there are {', '.join(AXES)}")
-    names = [*runs, *([baseline] if baseline else [])]
-    curves = [load_curve(path, stage=stage) for path in resolve_runs(names)]
-    wanted = None
-    if baseline is not None:
-        wanted = resolve_runs([baseline])[0].name
-    result = compare_runs(curves, baseline=wanted, axis=x, stage=stage)
+    paths = resolve_runs(runs)
+    curves = [load_curve(path, stage=stage) for path in paths]
+    # Seeds of one setting have a name in the table that is no run's.
+    if baseline is not None and baseline not in {group.name for group in group_by_seed(curves)}:
+        against = resolve_runs([baseline])
+        baseline = against[0].name
+        curves += [load_curve(path, stage=stage) for path in against if path not in paths]
+    result = compare_runs(curves, baseline=baseline, axis=x, stage=stage)
     if json:
         typer.echo(to_json(result.as_json()))
     elif as_csv:

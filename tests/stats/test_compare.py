@@ -224,7 +224,9 @@ def test_command_prints_table_json_csv_markdown_and_refuses(seeds: Path, lmplay:
     assert set(found["runs"][1]) >= expected | {"parameters"}
     table = lmplay("compare", "base-*", "wide-*").stdout
     assert "wide is better than base" in table
-    rows = list(csv.DictReader(lmplay("compare", "base-*", "wide-*", "--csv").stdout.splitlines()))
+    rows = list(
+        csv.DictReader(lmplay("compare", "base-*", "wide-*", "--csv", "--baseline", "base").stdout.splitlines())
+    )
     assert float(rows[1]["validation_loss"]) == found["runs"][1]["validation_loss"]
     markdown = lmplay("compare", "base-s0", "wide-s0", "--markdown").stdout
     assert "| validation loss |" in markdown
