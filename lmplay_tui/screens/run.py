@@ -9,13 +9,14 @@ from typing import Any
 from textual import on
 from textual.app import ComposeResult
 from textual.geometry import Size
+from textual.widget import Widget
 
 from lmplay.runs import RunSummary, resolve_run
 from lmplay.utils.errors import LMPlayError
 from lmplay_tui.actions import bindings_for
-from lmplay_tui.dialogs.asking import Choices, TextDialog
-from lmplay_tui.lines import Line, line, plain
-from lmplay_tui.screens.steering import SteeringScreen
+from lmplay_tui.dialogs.asking import Choices
+from lmplay_tui.lines import Line, line
+from lmplay_tui.screens.finding import FindingScreen
 from lmplay_tui.services.run_feed import RunFeed, RunPicture
 from lmplay_tui.services.run_store import Snapshot
 from lmplay_tui.views.run import (
@@ -53,7 +54,7 @@ _DISK_SECONDS = 3.0
 """Checkpoints are looked for so often, while they are on the screen."""
 
 
-class RunScreen(SteeringScreen):
+class RunScreen(FindingScreen):
     MODE = "run"
     HELP = "One run: its charts above; below its log, events, generated samples, checkpoints, settings and machine."
     BINDINGS = bindings_for("run", "steer")
@@ -72,8 +73,6 @@ class RunScreen(SteeringScreen):
         self._disk_looked = -1e9
         self._shown_view: tuple[str, RunPicture, Size] | None = None
         self.run_log = RunLog()
-        self._found = ""
-        self._found_at = -1
 
     def compose_body(self) -> ComposeResult:
         state = self.workbench.state
@@ -368,6 +367,10 @@ class RunScreen(SteeringScreen):
 
     # ---- other actions -----------------------------------------------------------------------------------------------
 
+    @property
+    def searched(self) -> Widget:
+        return self.views.in_sight
+
     def action_view(self) -> None:
         self.views.next()
 
@@ -378,42 +381,3 @@ class RunScreen(SteeringScreen):
     def action_chat(self) -> None:
         if self._summary is not None:
             self.workbench.open_chat(self._summary.name)
-
-    def action_find(self) -> None:
-        self.run_worker(self._find(), group="dialog")
-
-    async def _find(self) -> None:
-        text = await self.app.push_screen_wait(TextDialog("Find", "In the view below; n goes on.", value=self._found))
-        if text:
-            self._found, self._found_at = text, -1
-            self.action_find_next()
-
-    def action_find_next(self) -> None:
-        views = {"log": self.log_view, "console": self.console, "samples": self.samples, "machine": self.machine}
-        view = views.get(self.views.chosen)
-        if view is None:
-            self._find_in_rows()
-            return
-        wanted = self._found.casefold()
-        lines = view.lines
-        for place in _onwards(self._found_at, len(lines)):
-            if wanted and wanted in plain(lines[place]).casefold():
-                self._found_at = place
-                view.show_marked(place)
-                return
-        self.notify(f"{self._found!r} is not there", timeout=3)
-
-    def _find_in_rows(self) -> None:
-        grid = {"events": self.events, "checkpoints": self.checkpoints, "config": self.config}[self.views.chosen]
-        wanted = self._found.casefold()
-        rows = grid.rows
-        for index in _onwards(grid.cursor_row or 0, len(rows)):
-            if wanted and any(wanted in plain(cell).casefold() for cell in rows[index].cells):
-                grid.move_to(rows[index].key)
-                return
-        self.notify(f"{self._found!r} is not there", timeout=3)
-
-
-def _onwards(place: int, count: int) -> list[int]:
-    """All places of `count`, first those behind `place`, which may lie beyond what there is by now."""
-    return [(place + 1 + step) % count for step in range(count)]

@@ -100,6 +100,10 @@ class Views(Container):
         return self.tabs.chosen
 
     @property
+    def in_sight(self) -> Widget:
+        return self._views[self.chosen]
+
+    @property
     def names(self) -> list[str]:
         return list(self._views)
 

@@ -1,0 +1,64 @@
+"""Finding a text in the view that is in sight: in its lines, or in the rows of a list."""
+
+from __future__ import annotations
+
+from textual.widget import Widget
+
+from lmplay_tui.dialogs.asking import TextDialog
+from lmplay_tui.lines import plain
+from lmplay_tui.screens.steering import SteeringScreen
+from lmplay_tui.widgets.grid import Grid
+from lmplay_tui.widgets.text_view import TextView
+
+
+class FindingScreen(SteeringScreen):
+    """A screen with a view that can be `searched`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wanted = ""
+        self._found_at = -1
+
+    @property
+    def searched(self) -> Widget:
+        raise NotImplementedError
+
+    def action_find(self) -> None:
+        self.run_worker(self._find(), group="dialog")
+
+    async def _find(self) -> None:
+        text = await self.app.push_screen_wait(TextDialog("Find", "In the view below; n goes on.", value=self._wanted))
+        if text:
+            self._wanted, self._found_at = text, -1
+            self.action_find_next()
+
+    def action_find_next(self) -> None:
+        view = self.searched
+        found = self._find_line(view) if isinstance(view, TextView) else isinstance(view, Grid) and self._find_row(view)
+        if not found:
+            self.notify(f"{self._wanted!r} is not there", timeout=3)
+
+    def _find_line(self, view: TextView) -> bool:
+        lines = view.lines
+        for place in _onwards(self._found_at, len(lines)):
+            if self._is_in(plain(lines[place])):
+                self._found_at = place
+                view.show_marked(place)
+                return True
+        return False
+
+    def _find_row(self, grid: Grid) -> bool:
+        rows = grid.rows
+        for index in _onwards(grid.cursor_row or 0, len(rows)):
+            if any(self._is_in(plain(cell)) for cell in rows[index].cells):
+                grid.move_to(rows[index].key)
+                return True
+        return False
+
+    def _is_in(self, text: str) -> bool:
+        return bool(self._wanted) and self._wanted.casefold() in text.casefold()
+
+
+def _onwards(place: int, count: int) -> list[int]:
+    """All places of `count`, first those behind `place`, which may lie beyond what there is by now."""
+    return [(place + 1 + step) % count for step in range(count)]
