@@ -78,7 +78,7 @@ class Chart(Widget, can_focus=True):
         id: str | None = None,
     ) -> None:
         super().__init__(id=id)
-        self._style, self._empty = style, empty
+        self._style, self._usual, self._empty = style, empty, empty
         self.data = ChartData()
         self.view = view or View()
         self.picture: Picture | None = None
@@ -93,11 +93,11 @@ class Chart(Widget, can_focus=True):
 
     # ---- what is shown -----------------------------------------------------------------------------------------------
 
-    def show(self, data: ChartData, *, empty: str = "nothing logged yet") -> None:
-        """Show other data under the same view; `empty` says why there may be no curve."""
+    def show(self, data: ChartData, *, empty: str | None = None) -> None:
+        """Show other data under the same view; `empty` says why there may be no curve, where that isn't the usual."""
         if data is self.data:
             return
-        self._empty = empty
+        self._empty = self._usual if empty is None else empty
         self.data = data
         self._prepare()
 
