@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from textual._styles_cache import StylesCache
-from textual.app import App, SuspendNotSupported
 from textual.binding import Binding
 from textual.screen import Screen
 
@@ -27,6 +24,7 @@ from lmplay_tui.ascii_only import AsciiOnly
 from lmplay_tui.keymap import read_keymap
 from lmplay_tui.modes import MODES
 from lmplay_tui.options import Options, parse_options
+from lmplay_tui.outside import Outside
 from lmplay_tui.pace import Pace
 from lmplay_tui.services.commands import Commands
 from lmplay_tui.services.experiments import ExperimentIndex
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from textual.command import Provider
     from textual.dom import DOMNode
     from textual.filter import LineFilter
-    from textual.notifications import SeverityLevel
 
     from lmplay.runs import RunSummary
     from lmplay_tui.screens.base import WorkbenchScreen
@@ -47,10 +44,9 @@ if TYPE_CHECKING:
     from lmplay_tui.services.requests import Requests
     from lmplay_tui.services.run_feed import Feeds
     from lmplay_tui.services.run_store import RunStore, Snapshot
-    from lmplay_tui.widgets.chart import Chart
 
 
-class Workbench(App[None], inherit_bindings=False):
+class Workbench(Outside, inherit_bindings=False):
     """The frame. Screens find here: options, state, services, and the newest snapshot of the runs."""
 
     TITLE = "lmplay"
@@ -251,18 +247,6 @@ class Workbench(App[None], inherit_bindings=False):
         self.marks.set("chat", name)
         self.action_show("chat")
 
-    def export_chart(self, chart: Chart, name: str) -> None:
-        """Write what a chart shows as CSV, and as PNG where matplotlib is there, into the current folder."""
-        self.run_worker(self._export(chart, name), group="export")
-
-    async def _export(self, chart: Chart, name: str) -> None:
-        from lmplay_tui.services.chart_files import write_chart
-
-        try:
-            self.notify(await write_chart(chart.data, chart.view, name, Path.cwd()), timeout=6)
-        except OSError as error:
-            self.notify(f"{error.filename} can't be written: {error.strerror}", severity="error")
-
     def show_experiment(self, name: str) -> None:
         """Go to one experiment."""
         self.state.set("experiments.cursor", name)
@@ -296,44 +280,6 @@ class Workbench(App[None], inherit_bindings=False):
         if name:
             self.show_run(name)
             self.look_now()
-
-    def notify(
-        self,
-        message: str,
-        *,
-        title: str = "",
-        severity: SeverityLevel = "information",
-        timeout: float | None = None,
-        markup: bool = False,  # noqa: ARG002 - as Textual calls it
-    ) -> None:
-        """What is told is never markup: it names files, settings and errors, which hold brackets of their own."""
-        super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
-
-    def copy(self, text: str) -> None:
-        """Copy to the clipboards that can be reached from here, and to a file."""
-        self.copy_to_clipboard(text)
-        self.run_worker(self._hand_over(text), group="copy")
-
-    async def _hand_over(self, text: str) -> None:
-        from lmplay_tui.services.clipboard import hand_over
-
-        file = await hand_over(text)
-        self.notify("copied" + (f", also into {file}" if file is not None else ""), timeout=3)
-
-    def edit(self, file: Path) -> None:
-        """Open a file in $EDITOR, the screen stepping aside for it."""
-        editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
-        problem = ""
-        try:
-            with self.suspend():
-                try:
-                    subprocess.run([*editor, str(file)], check=False)
-                except OSError as error:  # caught in here: the screen only comes back from a suspension that ends well
-                    problem = f"{editor[0]}: {error.strerror or error}"
-        except SuspendNotSupported as error:
-            problem = str(error)
-        if problem:
-            self.notify(f"{file} can't be edited here: {problem}", severity="error", timeout=8)
 
     def action_theme(self) -> None:
         names = sorted(self.available_themes)
