@@ -1,8 +1,9 @@
-"""The workbench in a pseudo-terminal: first frame, bytes, CPU, a million rows, memory over time.
+"""The workbench in a pseudo-terminal: first frame, bytes, CPU, a million rows, ten thousand runs, memory over time.
 
-`python -m benchmarks.tui [--rows N] [--seconds S] [--minutes M] [--only PART ...]`. Targets: first frame 0.5 s; idle 0
-bytes and 1% of a core; a live run 12 kB/s to a tmux client and 8% of a core; the curves of a million rows in 0.5 s from
-the side cache and 3 s without. `--minutes 60` uses the workbench for an hour beside a live run and watches its memory.
+`python -m benchmarks.tui [--rows N] [--runs N] [--seconds S] [--minutes M] [--only PART ...]`. Targets: first frame
+0.5 s; idle 0 bytes and 1% of a core; a live run 12 kB/s to a tmux client and 8% of a core; the curves of a million rows
+in 0.5 s from the side cache and 3 s without. `--minutes 60` uses the workbench for an hour beside a live run and
+watches its memory.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from benchmarks.terminal import BRAILLE, Terminal
 from lmplay.runs import RunWriter, create_run
 from lmplay.stats.side_cache import SideCache
 
-PARTS = ("frame", "idle", "live", "rows", "memory")
+PARTS = ("frame", "idle", "live", "rows", "folder", "memory")
 SCREENS = {"1": "experiments", "3": "runs", "4": "run", "5": "compare", "7": "data", "6": "chat"}
 ROWS_A_SECOND = 2.0
 _READY = "Quit"
@@ -154,16 +155,43 @@ def time_many_rows(root: Path, rows: int) -> None:
         with Terminal("--runs", str(root)) as terminal:
             terminal.until_text(_READY)
             terminal.until_quiet()
-            terminal.press("3")
-            terminal.until_text("long")
-            terminal.press("4")
             start = len(terminal.text)
+            terminal.press("4")
             found[name].append(
                 terminal.until(lambda: bool(BRAILLE.search(terminal.text[start:])), what="curves", seconds=120)  # noqa: B023
             )
     for name, seconds in found.items():
         target = 0.5 if name.startswith("from") else 3
         print(f"curves of {rows:,} rows {name}: {statistics.median(seconds):.2f} s (target {target:g})")
+
+
+def look_at_many_runs(root: Path, count: int, seconds: float) -> None:
+    """A folder of so many runs that have ended: until the list is there, until the filter answers, and at rest."""
+    for number in range(count):
+        write_run(root, f"run-{number:05}", 3)
+    with Terminal("--runs", str(root)) as terminal:
+        terminal.until_text(_READY)
+        terminal.until_quiet()
+        start = len(terminal.output)
+        terminal.press("3")
+        listed = terminal.until_text("run-0", after=start)
+        terminal.until_quiet()
+        start = len(terminal.output)
+        terminal.press("G")
+        ended = terminal.until_text("run-00", after=start)
+        terminal.until_quiet()
+        terminal.press("/")
+        terminal.take(0.5)
+        start = len(terminal.output)
+        terminal.press(f"run-{count // 2:05}")
+        filtered = terminal.until_text(f"run-{count // 2:05}  synthetic", after=start)
+        terminal.until_quiet()
+        sent, share = _cost(terminal, seconds, terminal.process)
+        memory = terminal.process.memory_info().rss / 2**20
+        print(
+            f"{count:,} runs: listed in {listed:.2f} s, at the last in {ended:.2f} s, filtered in {filtered:.2f} s; "
+            f"then {sent:.0f} bytes/s, {share:.2f}% of a core (targets 0 and 1%); {memory:.0f} MiB"
+        )
 
 
 def watch_memory(root: Path, minutes: float) -> None:
@@ -212,6 +240,7 @@ def watch_memory(root: Path, minutes: float) -> None:
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, default=10_000, help="how many there are for `folder`")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long bytes and CPU are counted")
     parser.add_argument("--minutes", type=float, default=3.0, help="how long the workbench is used for `memory`")
     parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
@@ -229,6 +258,8 @@ def main(arguments: Sequence[str]) -> None:
             measure_live(root / "live", asked.seconds)
         if "rows" in asked.only:
             time_many_rows(root / "rows", asked.rows)
+        if "folder" in asked.only:
+            look_at_many_runs(root / "folder", asked.runs, asked.seconds)
         if "memory" in asked.only:
             watch_memory(root / "memory", asked.minutes)
 

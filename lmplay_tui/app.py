@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from textual._styles_cache import StylesCache
 from textual.binding import Binding
 from textual.screen import Screen
 
@@ -28,7 +27,7 @@ from lmplay_tui.outside import Outside
 from lmplay_tui.pace import Pace
 from lmplay_tui.services.commands import Commands
 from lmplay_tui.services.experiments import ExperimentIndex
-from lmplay_tui.services.memory import share_one_arena
+from lmplay_tui.services.memory import TIDY_SECONDS, forget_drawings, share_one_arena, tidy
 from lmplay_tui.state import State, config_file, state_folder
 from lmplay_tui.theme import OWN_THEMES
 
@@ -126,6 +125,7 @@ class Workbench(Outside, inherit_bindings=False):
     def _begin(self) -> None:
         self._begun = True
         self.set_interval(1 / self.options.fps, self._tick)
+        self.set_interval(TIDY_SECONDS, tidy)
         self.look_now()
 
     @property
@@ -209,9 +209,7 @@ class Workbench(Outside, inherit_bindings=False):
 
     def pop_screen(self) -> AwaitComplete:
         closed = super().pop_screen()
-        # Textual keeps what widgets have drawn in a cache of a thousand of them, also those of closed dialogs: an
-        # evening with many would cost tens of megabytes.
-        StylesCache.get_inner_outer.cache_clear()
+        forget_drawings()  # an evening with many dialogs would cost tens of megabytes
         return closed
 
     # ---- what holds everywhere --------------------------------------------------------------------------------------

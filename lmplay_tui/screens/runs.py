@@ -99,6 +99,7 @@ class RunsScreen(LabellingScreen):
         self._feed: RunFeed | None = None
         self._shown_number = -1
         self._arranging = False
+        self._arranged: tuple[Snapshot, Arrangement] | None = None
         self._states: str = ""
 
     def compose_body(self) -> ComposeResult:
@@ -181,12 +182,15 @@ class RunsScreen(LabellingScreen):
         snapshot = self.workbench.snapshot
         if snapshot is None or self._arranging:
             return
-        self._arranging = True
         how = self._arrangement()
+        if self._arranged is not None and self._arranged[0] is snapshot and self._arranged[1] == how:
+            return
+        self._arranging = True
         try:
             rows, problem = await asyncio.to_thread(arranged, snapshot, how, self._cache)
         finally:
             self._arranging = False
+        self._arranged = snapshot, how
         name = how.sort.removeprefix("-")
         self.list.sort = None if name == "created" else (name, how.sort.startswith("-"))
         empty = snapshot.problem or (_EMPTY if not snapshot.runs else "no run matches the filter; escape clears it")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from textual._styles_cache import StylesCache
+from textual.geometry import Region
+
 _ARENA_MAX = -8
 """`M_ARENA_MAX` of glibc's malloc.h, mallopt(3)."""
+TIDY_SECONDS = 120.0
 
 
 def share_one_arena() -> bool:
@@ -22,3 +26,21 @@ def share_one_arena() -> bool:
         return bool(ctypes.CDLL(None).mallopt(_ARENA_MAX, 1))
     except (AttributeError, OSError):
         return False  # another C library
+
+
+def forget_drawings() -> None:
+    """Empty Textual's cache of a thousand drawn widgets, which keeps those of closed dialogs and toasts too."""
+    StylesCache.get_inner_outer.cache_clear()
+
+
+def tidy() -> None:
+    """Empty what Textual fills for hours: besides drawings, how regions of the screen relate.
+
+    Tens of thousands of these are kept, and each stretch of a chart that was ever sent is another. What is still
+    needed is worked out anew within a frame.
+    """
+    forget_drawings()
+    for method in vars(Region).values():
+        clear = getattr(method, "cache_clear", None)
+        if clear is not None:
+            clear()

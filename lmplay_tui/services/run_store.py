@@ -18,6 +18,8 @@ from lmplay.utils.errors import LMPlayError
 _ENDED_CHECKED = 60
 """Runs that have ended are looked at so many a tick: one that goes on again is noticed within some ticks."""
 _LISTING_SECONDS = 10.0
+_LISTING_SHARE = 0.005
+"""Of the time, that listing a folder may take which says that it hasn't changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,7 @@ class RunStore:
         self._paths: list[Path] = []
         self._folder_changed: int | None = None
         self._listed = -1e9
+        self._listing_pause = _LISTING_SECONDS
         self._ended: list[Path] | None = None
         self._watched: list[Path] = []
         self._next_ended = 0
@@ -82,7 +85,7 @@ class RunStore:
             self._paths = []
             return f"the runs in {self.root} can't be listed: {error.strerror}"
         now = self._clock()
-        if changed == self._folder_changed and now - self._listed < _LISTING_SECONDS:
+        if changed == self._folder_changed and now - self._listed < self._listing_pause:
             return self.snapshot.problem
         try:
             self._paths = list_runs(self.root)
@@ -90,6 +93,7 @@ class RunStore:
             self._paths = []
             return str(error)
         self._folder_changed, self._listed, self._ended = changed, now, None
+        self._listing_pause = max(_LISTING_SECONDS, (self._clock() - now) / _LISTING_SHARE)
         there = set(self._paths)
         for gone in [path for path in self._summaries if path not in there]:
             del self._summaries[gone]
