@@ -155,6 +155,8 @@ def time_many_rows(root: Path, rows: int) -> None:
         with Terminal("--runs", str(root)) as terminal:
             terminal.until_text(_READY)
             terminal.until_quiet()
+            terminal.press("3")
+            terminal.until_text("long")
             start = len(terminal.text)
             terminal.press("4")
             found[name].append(
