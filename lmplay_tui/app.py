@@ -28,6 +28,7 @@ from lmplay_tui.pace import Pace
 from lmplay_tui.services.commands import Commands
 from lmplay_tui.services.experiments import ExperimentIndex
 from lmplay_tui.services.memory import TIDY_SECONDS, forget_drawings, share_one_arena, tidy
+from lmplay_tui.services.terminal import go_with_terminal
 from lmplay_tui.state import State, config_file, state_folder
 from lmplay_tui.theme import OWN_THEMES
 
@@ -182,6 +183,8 @@ class Workbench(Outside, inherit_bindings=False):
 
     async def _tick(self) -> None:
         self.state.save()
+        if not self.is_headless:
+            go_with_terminal()
         await self._pace.look()
 
     async def _look(self) -> None:

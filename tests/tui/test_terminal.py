@@ -8,6 +8,7 @@ import math
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,14 @@ def test_lost_terminal_and_killed_workbench_leave_training_alone(tmp_path: Path,
     with Terminal() as terminal:  # lands on the run that was launched
         terminal.until_text("mine")
         terminal.until(lambda: bool(BRAILLE.search(terminal.text)), what="curves")
+
+
+def test_workbench_that_ignores_hang_ups_goes_with_its_terminal() -> None:
+    ignoring = ("sh", "-c", f"trap '' HUP; exec {sys.executable} -m lmplay_tui")
+    with Terminal(command=ignoring) as terminal:
+        terminal.until_text("Quit")
+        terminal.hang_up()
+        assert terminal.wait() == -signal.SIGHUP
 
 
 def test_no_color_sends_none_and_ascii_nothing_else_and_no_mouse_leaves_it_alone(tmp_path: Path) -> None:
