@@ -7,6 +7,7 @@ and nothing that must go on lives in this process.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -124,6 +125,7 @@ class Workbench(Outside, inherit_bindings=False):
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
+        gc.enable()  # again: see `__main__`
         self._begun = True
         self.set_interval(1 / self.options.fps, self._tick)
         self.set_interval(TIDY_SECONDS, tidy)
