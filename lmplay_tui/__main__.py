@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    # What starting makes is there to stay: looking for garbage in it, again and again, takes an eighth of the time to
+    # What starting makes is there to stay: looking for garbage in it, again and again, takes a seventh of the time to
     # the first frame. The application begins to collect behind that.
     gc.disable()
     from lmplay_tui.app import main as start

@@ -1,7 +1,7 @@
 """Dropout whose random numbers cost little on a CPU.
 
 torch draws a whole random number of its Mersenne twister for every element there, 7 ns each. Here 16 bits decide, four
-elements share one draw, and the bits come from numpy's SFC64, which is three times as fast; torch's generator seeds it
+elements share one draw, and the bits come from numpy's SFC64, which is twice as fast; torch's generator seeds it
 for each mask, so that its state is all that a continuation needs. The chance of an element is so rounded to a multiple
 of 1/65536, and what is kept is scaled by the chance that it really had, so that the mean is exact.
 """

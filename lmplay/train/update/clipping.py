@@ -40,8 +40,8 @@ def clipped_step(optimizer: Optimizer, *, grad_norm: Tensor, largest: float, fin
     for part in getattr(optimizer, "parts", [optimizer]):
         fused = skips_itself(part)
         if largest and not (fused and folds):
-            gradients = [parameter for group in part.param_groups for parameter in group["params"]]
-            nn.utils.clip_grads_with_norm_(gradients, largest, grad_norm)
+            parameters = [parameter for group in part.param_groups for parameter in group["params"]]
+            nn.utils.clip_grads_with_norm_(parameters, largest, grad_norm)
         if fused:
             part.grad_scale = (grad_norm / largest).clamp_min(1.0) if largest and folds else None
             part.found_inf = (~finite).float()
