@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Sequence
 from typing import Any
-
-from lmplay.utils.tokenizer import provide_gpt2_vocabulary
 
 __version__ = "0.1.0"
 
-provide_gpt2_vocabulary()
+
+class _VocabularyFirst:
+    """Has GPT-2's vocabulary in place when tiktoken is imported: what doesn't tokenize needn't wait for that."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> None:  # noqa: ARG002
+        if name == "tiktoken":
+            from lmplay.utils.tokenizer import provide_gpt2_vocabulary
+
+            provide_gpt2_vocabulary()
+
+
+sys.meta_path.insert(0, _VocabularyFirst())
+if "tiktoken" in sys.modules:
+    _VocabularyFirst().find_spec("tiktoken")
 
 
 def __getattr__(name: str) -> Any:

@@ -13,10 +13,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from textual.binding import Binding
-from textual.screen import Screen
 
 from lmplay.utils.errors import LMPlayError
 from lmplay_tui.actions import bindings_for
@@ -53,6 +52,7 @@ class Workbench(Outside, inherit_bindings=False):
     TITLE = "lmplay"
     BINDINGS = bindings_for("app")
     COMMANDS = {lambda: _palette()}  # noqa: RUF012 - as Textual has it
+    MODES = dict(MODES)  # noqa: RUF012
     ENABLE_COMMAND_PALETTE = True
     CSS = """
     Screen { scrollbar-size: 1 1; }
@@ -76,13 +76,16 @@ class Workbench(Outside, inherit_bindings=False):
         index: ExperimentIndex | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        # Without colours at all, rather than in greys: the terminal's own, and what is chosen shown in reverse.
-        super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
         self.options = options
         self.state = state if state is not None else State()
         self.keymap = keymap or {}
         self.root = _runs_root(options)
         self.marks = self.state.of_runs(self.root)
+        # The screen that is shown first is there from the start. Switching to it from a default one would style and lay
+        # out both, and keep the first frame back for 50 ms.
+        self.DEFAULT_MODE = self._first_mode()  # type: ignore[misc]
+        # Without colours at all, rather than in greys: the terminal's own, and what is chosen shown in reverse.
+        super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
         self.commands = commands or Commands()
         self.index = index or ExperimentIndex(self.commands)
         self.clock = clock
@@ -91,16 +94,19 @@ class Workbench(Outside, inherit_bindings=False):
         self._requests: Requests | None = None
         self._feeds: Feeds | None = None
         self._preparations: Preparations | None = None
-        self._begun = False
+        self.is_up = False
+        """Whether the first screen stands, and is about to be drawn."""
+        self.begun = asyncio.Event()
+        """The first frame is out: what is heavy may be imported, read and started."""
         self._pace = Pace(self._look, clock)
         self._ascii_only = AsciiOnly()
         self.animation_level = "none"
         for theme in OWN_THEMES:
             self.register_theme(theme)
-        self.theme = self._first_theme()
+        # All styles are made with the colours of this theme from the start, see `refresh_css`.
+        self.theme = self._styled_for = self._first_theme()
+        self.stylesheet.set_variables(self.get_css_variables())
         self.set_keymap(self.keymap)
-        for mode, make in MODES.items():
-            self.add_mode(mode, make)
 
     # ---- starting and ending ----------------------------------------------------------------------------------------
 
@@ -112,21 +118,29 @@ class Workbench(Outside, inherit_bindings=False):
             wanted = "lmplay-dark"
         return wanted
 
-    def get_default_screen(self) -> Screen[Any]:
-        return Screen(id="before")
-
-    def on_mount(self) -> None:
-        mode = "run" if self.options.open else self.state.get("mode", "experiments")
+    def _first_mode(self) -> str:
         if self.options.open:
             self.marks.set("shown", self.options.open)
-        self.switch_mode(mode if mode in MODES else "experiments")
+            return "run"
+        mode = self.state.get("mode", "experiments")
+        return mode if mode in MODES else "experiments"
+
+    def refresh_css(self, animate: bool = True) -> None:
+        # Choosing a theme asks for this, and so does each new screen: before the first frame there is nothing to style
+        # anew, and parsing all styles again takes as long as drawing them.
+        if self.begun.is_set() or self.theme != self._styled_for:
+            super().refresh_css(animate)
+
+    def on_mount(self) -> None:
+        self.is_up = True
         self.theme_changed_signal.subscribe(self, lambda theme: self.state.set("theme", theme.name))
-        # The first frame is out before anything heavy is imported or read.
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
-        gc.enable()  # again: see `__main__`
-        self._begun = True
+        if not gc.isenabled():  # see `__main__`
+            gc.freeze()  # what stands now stays, and is never looked through
+            gc.enable()
+        self.begun.set()
         self.set_interval(1 / self.options.fps, self._tick)
         self.set_interval(TIDY_SECONDS, tidy)
         self.look_now()
@@ -176,7 +190,7 @@ class Workbench(Outside, inherit_bindings=False):
 
     def look_now(self) -> None:
         """Look at the runs without waiting for the next tick."""
-        if self._begun:
+        if self.begun.is_set():
             self._pace.hurry()
             screen = self._shown()
             if screen is not None:

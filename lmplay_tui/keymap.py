@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,11 +18,15 @@ from lmplay_tui.actions import ACTIONS, BY_ID, FORBIDDEN_KEYS
 def read_keymap(path: Path) -> dict[str, str]:
     """`{action id: keys}` of the file; nothing when it isn't there. `WrongUsageError` names what is wrong in it."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise WrongUsageError(f"{path} can't be read: {error}") from error
+    import tomllib  # only those who have such a file wait for it
+
+    try:
+        content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise WrongUsageError(f"{path} is not TOML: {error}") from error
     keys = content.get("keys", {})

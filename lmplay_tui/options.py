@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 DEFAULT_FPS = 2.0
@@ -30,19 +29,24 @@ class Options:
 
 def parse_options(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Options:
     """Exits with status 2, as argparse does, on wrong usage."""
+    remote = "SSH_CONNECTION" in environment or "SSH_TTY" in environment
+    usual = Options(fps=SSH_FPS if remote else DEFAULT_FPS, ascii=_shows_only_ascii(environment))
+    if not arguments:
+        return usual
+    import argparse  # with what it brings it takes 5 ms, which nobody need wait for who says nothing
+
     parser = argparse.ArgumentParser(
         prog="lmplay-tui",
         description="The workbench of lmplay: experiments, runs, charts, comparisons and chat on one screen. "
         "Training goes on in processes of its own: leaving, or losing the terminal, never harms it.",
     )
-    remote = "SSH_CONNECTION" in environment or "SSH_TTY" in environment
     parser.add_argument("run", nargs="?", help="a run to show at once")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: $LMPLAY_RUNS or ./runs)")
     parser.add_argument("--readonly", action="store_true", help="only look: nothing can be started, steered or deleted")
     parser.add_argument(
         "--fps",
         type=float,
-        default=SSH_FPS if remote else DEFAULT_FPS,
+        default=usual.fps,
         metavar="N",
         help=f"looks at the runs a second, up to 10 (default: {DEFAULT_FPS:g}, over SSH {SSH_FPS:g})",
     )
@@ -62,11 +66,12 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str] = os.
     found = parser.parse_args(arguments)
     if not 0 < found.fps <= 10:
         parser.error("--fps takes a number above 0, up to 10")
-    return Options(
+    return replace(
+        usual,
         runs=found.runs,
         readonly=found.readonly,
         fps=found.fps,
-        ascii=found.ascii or _shows_only_ascii(environment),
+        ascii=found.ascii or usual.ascii,
         mouse=not found.no_mouse,
         theme=found.theme,
         reset_terminal=found.reset_terminal,

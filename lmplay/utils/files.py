@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,8 @@ def write_atomically(path: Path, content: bytes | str, *, durable: bool = True) 
 
     `durable` waits until the disk has it; leave it off for what is rewritten every few seconds.
     """
+    import tempfile  # takes as long as all the other imports: not for those who only read
+
     data = content.encode("utf-8") if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")

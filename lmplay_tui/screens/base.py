@@ -37,6 +37,10 @@ class WorkbenchScreen(Screen[None], inherit_bindings=False):
         self.pace = Pace(self.look, lambda: self.workbench.clock())
 
     def compose(self) -> ComposeResult:
+        # At the first resize these are known anew; by then all that stands on the screen would be styled again.
+        width, height = self.app.size
+        for breakpoints, extent in ((self.HORIZONTAL_BREAKPOINTS, width), (self.VERTICAL_BREAKPOINTS, height)):
+            self.add_class(max(point for point in breakpoints if point[0] <= extent)[1])
         yield TopBar()
         yield from self.compose_body()
         yield KeyBar()
@@ -57,14 +61,13 @@ class WorkbenchScreen(Screen[None], inherit_bindings=False):
 
     def on_mount(self) -> None:
         self.bindings_updated_signal.subscribe(self, lambda _: self._update_keys())
-        self.show_bars()
 
     def on_screen_resume(self) -> None:
         self.show_bars()
         self.workbench.look_now()
 
     def on_resize(self, event: events.Resize) -> None:  # noqa: ARG002
-        self.call_after_refresh(self.show_bars)
+        self.call_next(self.show_bars)  # when the bars have their new width
 
     def take(self, snapshot: Snapshot) -> None:
         """What this tick found. Called for the screen that is shown, within one `batch_update`."""
@@ -76,6 +79,11 @@ class WorkbenchScreen(Screen[None], inherit_bindings=False):
         """`look` in a worker of its own: a long run that is read for seconds holds up neither the list nor others."""
         if self.pace.is_due:
             self.run_worker(self.pace.look(), group="look")
+
+    def _compositor_refresh(self) -> None:
+        # While it starts, Textual draws the whole screen and throws that away: what comes first is drawn behind this.
+        if self.workbench.is_up:
+            super()._compositor_refresh()
 
     def show_bars(self) -> None:
         app = self.workbench

@@ -85,7 +85,7 @@ class ExperimentsScreen(WorkbenchScreen):
         if wanted:
             self.names.move_to(wanted)
         self.names.focus()
-        self.call_after_refresh(self._renew_behind)
+        self._renew_behind()
 
     # ---- the list ----------------------------------------------------------------------------------------------------
 
@@ -114,6 +114,7 @@ class ExperimentsScreen(WorkbenchScreen):
         self.begin(self._renew, "renew")
 
     async def _renew(self) -> None:
+        await self.workbench.begun.wait()
         try:
             await self.workbench.index.renew()
         except CommandError as error:

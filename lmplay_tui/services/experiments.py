@@ -5,10 +5,10 @@ Read in a millisecond, so that the list is on the screen at once; renewed behind
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,8 +87,8 @@ class ExperimentIndex:
     def _key(self, name: str, settings: Sequence[str], rows: int) -> str:
         folder = self.source(name)
         files = sorted(folder.glob("*.py")) if folder is not None else []
-        stamp = hashlib.sha256("".join(f"{file.name}{_changed(file)}" for file in files).encode()).hexdigest()[:12]
-        return f"{name} {stamp} {rows} {' '.join(settings)}".rstrip()
+        stamp = zlib.crc32("".join(f"{file.name}{_changed(file)}" for file in files).encode())
+        return f"{name} {stamp:08x} {rows} {' '.join(settings)}".rstrip()
 
     def _read(self) -> Index:
         try:
@@ -141,4 +141,4 @@ def _changed(file: Path) -> int:
 
 def _installation() -> str:
     """Each Python environment has experiments of its own."""
-    return hashlib.sha256(sys.prefix.encode()).hexdigest()[:8]
+    return f"{zlib.crc32(sys.prefix.encode()):08x}"

@@ -100,8 +100,8 @@ class Split(Container):
     ) -> None:
         super().__init__(id=id, classes="-vertical" if vertical else None)
         self._first, self._second = first, second
-        first.add_class("first")
-        second.add_class("second")
+        first.add_class("first", update=False)
+        second.add_class("second", update=False)
         self.share, self._vertical, self._least = share, vertical, least
         self._alone = False
 

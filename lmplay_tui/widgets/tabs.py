@@ -87,7 +87,7 @@ class Views(Container):
         self._views = {name: widget for name, (_, widget) in views.items()}
         self.tabs = TabLine({name: title for name, (title, _) in views.items()})
         for widget in self._views.values():
-            widget.add_class("view")
+            widget.add_class("view", update=False)
             widget.display = False
         self._views[self.chosen].display = True
 
