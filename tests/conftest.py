@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.warm import client as warm
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -17,6 +18,8 @@ REPO = Path(__file__).resolve().parent.parent
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# What subprocesses import of this checkout is compiled once.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Subprocesses run the code of this checkout from whatever folder they are started in.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
 
@@ -47,18 +50,16 @@ def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def lmplay(tmp_path: Path) -> LMPlay:
-    """`lmplay("run", "test_runner", ...)` as a user types it, in an empty folder; returns the finished process."""
+    """`lmplay("run", "test_runner", ...)` as a user types it, in an empty folder; returns the finished process.
 
-    def call(*arguments: str, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "lmplay", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "120", **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+    It has torch from the beginning (`tests.warm.client` says how); test_wheel.py and test_startup.py start the command
+    itself.
+    """
+
+    def call(
+        *arguments: str, input: str | None = None, timeout: float = 240, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        surroundings = {**os.environ, "COLUMNS": "120", **environment}
+        return warm.run(["-m", "lmplay", *arguments], input=input, timeout=timeout, cwd=tmp_path, env=surroundings)
 
     return call

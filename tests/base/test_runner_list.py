@@ -13,6 +13,7 @@ import pytest
 
 from lmplay.base.runner_list import MODEL_RUNNERS, expose_runner, get_runner
 from lmplay.utils.errors import WrongUsageError
+from tests.warm import client as warm
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -46,15 +47,14 @@ def experiment(home: Path, folder: str, *, name: str | None = None, versions: st
     return path
 
 
-def run_python(code: str, repo: Path = REPO, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=repo,
-        env={**os.environ, "PYTHONPATH": str(repo), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run_python(code: str, repo: Path = REPO, *, fresh: bool = False, **environment: str) -> str:
+    """What the code printed; `fresh` where it matters that torch was not imported before."""
+    environment = {**os.environ, "PYTHONPATH": str(repo), **environment}
+    if fresh:
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=repo, env=environment, capture_output=True, text=True, check=False)
+    else:
+        done = warm.run(["-c", code], cwd=repo, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -148,7 +148,7 @@ def test_an_import_line_loads_no_torch_and_a_broken_experiment_breaks_nothing(cl
         "from lmplay.exp.my_experiment.versions import runner\n"
         "assert runner is lmplay.MODEL_RUNNERS['my_experiment'].factory\n"
     )
-    run_python(code, clone)
+    run_python(code, clone, fresh=True)
     assert "half-written" in listed(clone)["broken"]["broken"]
 
 
@@ -194,7 +194,8 @@ def test_an_installed_package_brings_experiments(tmp_path: Path) -> None:
 
 def test_the_registry_alone_needs_no_torch() -> None:
     run_python(
-        "import sys, lmplay.base.runner_list, lmplay.exp; lmplay.MODEL_RUNNERS; assert 'torch' not in sys.modules"
+        "import sys, lmplay.base.runner_list, lmplay.exp; lmplay.MODEL_RUNNERS; assert 'torch' not in sys.modules",
+        fresh=True,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,21 +12,14 @@ import pytest
 from lmplay.cli.errors import run_app
 from lmplay.cli.lmp_trainer import app
 from lmplay.runs import read_run_file, read_status
+from tests.warm import client as warm
 
 TINY = ("--num-blocks", "1", "--embed-dim", "16", "--num-heads", "2", "--max-len", "32", "--device", "cpu")
 
 
 def lmp_trainer(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     program = "import sys; from lmplay.cli.lmp_trainer import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "120"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    return warm.run(["-c", program, *arguments], cwd=cwd, env={**os.environ, "COLUMNS": "120"})
 
 
 @pytest.fixture

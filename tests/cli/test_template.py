@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.warm import client as warm
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -95,15 +96,8 @@ def checkout(tmp_path: Path) -> Path:
 
 def shell(checkout: Path, *arguments: str, module: str = "lmp_trainer") -> subprocess.CompletedProcess[str]:
     program = f"import sys; from lmplay.cli.{module} import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "120"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "120"}
+    return warm.run(["-c", program, *arguments], cwd=checkout, env=environment)
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import os
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -14,14 +13,13 @@ import pytest
 
 from lmplay.cli.copy_experiment import Renaming, copy_experiment, rename, renamed
 from lmplay.utils.errors import WrongUsageError
+from tests.warm import client as warm
 
 REPO = Path(__file__).resolve().parents[2]
 
 
 def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
+    return warm.run([*arguments], env={**os.environ, **environment})
 
 
 def test_a_copy_is_registered_and_its_next_commands_work(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import pty
 import re
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -300,14 +299,8 @@ def test_quit_and_help(chat: Chat, screen: RecordingScreen) -> None:
 
 def test_a_piped_chat_answers_each_line(lmplay: Callable[..., Any], checkpoint: Path, tmp_path: Path) -> None:
     lines = f"Hello\n/temp 9e9e9\nMore\n/save {tmp_path / 'saved.json'}\n"
-    done = subprocess.run(
-        [sys.executable, "-m", "lmplay", "chat", str(checkpoint), "--max-tokens", "5", "--device", "cpu"],
-        input=lines,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=True,
-    )
+    done = lmplay("chat", str(checkpoint), "--max-tokens", "5", "--device", "cpu", input=lines)
+    assert done.returncode == 0, done.stderr
     turns = json.loads((tmp_path / "saved.json").read_text())["turns"]
     assert done.stdout.replace("\n", "") == "".join(turn["answer"] for turn in turns).replace("\n", "")
     assert [turn["text"] for turn in turns] == ["Hello", "More"]

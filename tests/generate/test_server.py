@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,14 @@ import pytest
 from lmplay.base.base_model import LMBase
 from lmplay.generate import SamplingConfig, generate
 from lmplay.generate.client import Engine, EngineDiedError, EngineRefusedError
+from tests.warm import client as warm
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _engines_that_start_at_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", warm.WarmPopen)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +104,9 @@ def test_a_file_of_requests_can_be_piped_through(checkpoint: Path) -> None:
         json.dumps({"op": "generate", "id": "b", "prompt": "日本", "settings": {"max_tokens": 2}}),
         json.dumps({"op": "info", "id": "c"}),
     ]
-    finished = subprocess.run(
-        [sys.executable, "-m", "lmplay.generate.server", str(checkpoint), "--device", "cpu"],
-        input="\n".join(lines),
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=True,
-    )
+    command = ["-m", "lmplay.generate.server", str(checkpoint), "--device", "cpu"]
+    finished = warm.run(command, input="\n".join(lines))
+    assert finished.returncode == 0, finished.stderr
     events = [json.loads(line) for line in finished.stdout.splitlines()]
     by_id = {(event["id"], event["event"]): event for event in events}
     assert by_id[None, "error"]["message"].startswith("this line is no JSON")

@@ -17,6 +17,7 @@ import pytest
 from safetensors.torch import load_file
 
 from lmplay.runs import read_status, request
+from tests.warm.client import WarmPopen
 
 LMPlay = Callable[..., subprocess.CompletedProcess[str]]
 Plan = Callable[..., Path]
@@ -45,7 +46,7 @@ def at_step(run: Path, step: int) -> Callable[[], bool]:
 
 
 def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return WarmPopen(
         [sys.executable, "-m", "lmplay", "run", "test_runner", *OPTIONS, *arguments],
         cwd=cwd,
         env={**os.environ},
