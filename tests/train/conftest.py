@@ -35,7 +35,7 @@ def small_plan(tmp_path: Path) -> Callable[..., Path]:
 
     def write(*, samples: int = 40, stages: int = 1, **train: Any) -> Path:
         stage = {"datasets": {"docs": 1.0}, "samples": samples, "train": {**SMALL_TRAIN, **train}}
-        validation = {"share": 0.2, "max_tokens": 2048}
+        validation = {"share": 0.2, "max_tokens": 256}
         plan = {
             "version": 1,
             "datasets": {"docs": {"source": "builtin", "args": {"name": "pydocs"}, "validation": validation}},
