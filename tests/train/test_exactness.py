@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from lmplay.train.keep.checkpoint import load_trainer_state, tensors_in
+from tests.train.reading import rows
 
 TRAIN = {
     "sequence_length": 8,
@@ -57,12 +58,6 @@ CONFIGURATIONS = {
     ],
 }
 KILLS = 10
-
-
-def rows(run: Path, kind: str) -> dict[int, dict[str, Any]]:
-    """By step: a later row replaces what became obsolete."""
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {row["step"]: row for row in found if row["kind"] == kind}
 
 
 def figures(run: Path) -> dict[str, dict[int, tuple[float, ...]]]:

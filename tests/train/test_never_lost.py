@@ -1,4 +1,4 @@
-"""What can go wrong with a run, each in a real process, and what is left of the run then: everything."""
+"""What can befall a run from outside, each in a real process, and what is left of the run then: everything."""
 
 from __future__ import annotations
 
@@ -14,41 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from lmplay.cli.main import app
-from lmplay.data import open_stage
-from lmplay.plans import parse_plan
 from lmplay.runs import read_status
 from lmplay.train.keep.checkpoint import ABOUT, TRAINER_STATE, checkpoint_steps, damage, remove_checkpoint
 from lmplay.train.keep.checkpoint import _sum as sum_of
+from tests.train.reading import QUICK, events, rows, same_weights, wait_until
 
 NewRun = Callable[..., Path]
-QUICK = ("train.sequence_length=8", "train.save_interval=8", "train.sample_tokens=0", "train.validation_interval=1000")
-
-
-def rows(run: Path, kind: str = "train") -> dict[int, dict[str, Any]]:
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {row["step"]: row for row in found if row["kind"] == kind}
-
-
-def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    return [event for event in found if event["event"] in kinds]
-
-
-def wait_until(condition: Callable[[], bool], *, what: str, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain for: {what}"
-        time.sleep(0.02)
-
-
-def same_weights(run: Path, other: Path) -> bool:
-    ours, theirs = (load_file(each / "checkpoints/latest/model.safetensors") for each in (run, other))
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def without_limit(run: Path) -> None:
@@ -324,82 +298,3 @@ def test_the_hours_of_a_worker_are_kept_and_another_goes_on(undisturbed: Path, n
     assert checkpoint_steps(run / "checkpoints")[-1] == status.step
     assert workers.run(run) == 0
     assert same_weights(run, undisturbed)
-
-
-# Numbers that are none
-
-
-def tokens_of(run: Path, row_numbers: list[int]) -> list[list[int]]:
-    asked = json.loads((run / "run.json").read_text())
-    plan = parse_plan(asked["plan"]["content"], name="small", folder=run)
-    data = open_stage(plan, 0, sequence_length=8, seed=asked["seed"])
-    return [data.rows(row, 1).tokens[0].tolist() for row in row_numbers]
-
-
-def test_a_sample_that_gives_nan_costs_its_step_and_nothing_else(new_run: NewRun, workers: Any) -> None:
-    run = new_run("skips", sets=QUICK)
-    assert workers.run(run, poison=tokens_of(run, [9])) == 0  # rows 8 to 11 are the third step
-    made = rows(run)
-    assert [step for step, row in made.items() if row.get("skipped")] == [3]
-    assert made[3]["loss"] == "NaN"
-    assert isinstance(made[10]["loss"], float)
-    assert "the loss is not finite" in events(run, "warning")[0]["message"]
-    weights = load_file(run / "checkpoints/latest/model.safetensors")
-    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
-
-
-def test_bad_steps_in_a_row_go_back_once_and_leave_their_batches_out(new_run: NewRun, workers: Any) -> None:
-    run = new_run("goes_back", sets=(*QUICK, "train.max_bad_steps=2"))
-    assert workers.run(run, poison=tokens_of(run, [20, 26])) == 0  # in the sixth and the seventh step
-    resumed = events(run, "resumed")
-    assert [(event["step"], event["left_out"]) for event in resumed] == [(4, [[0, 20], [0, 24]])]
-    assert sorted(rows(run)) == list(range(1, 9)), "ten batches, two of them left out"
-    assert read_status(run).step == 8
-    assert [event["message"].split(" is passed over")[0] for event in events(run, "warning")[-2:]] == [
-        "the batch at row 20",
-        "the batch at row 24",
-    ]
-
-    # Killed after it went back: nothing of the course that was left is taken up again.
-    killed = new_run("killed", sets=(*QUICK, "train.max_bad_steps=2"))
-    assert workers.run(killed, poison=tokens_of(run, [20, 26]), die_in_the_middle_of_save=4) == -9
-    assert workers.run(killed, poison=tokens_of(run, [20, 26])) == 0
-    assert [event["step"] for event in events(killed, "resumed")] == [4, 4, 4]
-    assert same_weights(killed, run)
-
-
-def test_a_loss_that_jumps_is_marked_in_the_events(
-    small_plan: Callable[..., Path], new_run: NewRun, workers: Any
-) -> None:
-    run = new_run("jumps", plan=small_plan(samples=240), sets=(*QUICK, "train.save_interval=1000"))
-    assert workers.run(run, inflate=tokens_of(run, [222])) == 0
-    (spike,) = events(run, "loss_spike")
-    assert (spike["step"], spike["row"]) == (56, 220)
-    assert spike["loss"] == rows(run)[56]["loss"] > spike["expected"] + 1
-
-
-def test_when_going_back_does_not_help_it_stops_and_names_parameters_samples_and_step(
-    new_run: NewRun, workers: Any
-) -> None:
-    run = new_run("hopeless", sets=(*QUICK, "train.max_bad_steps=2"))
-    assert workers.run(run, poison=tokens_of(run, [*range(20, 40)])) == 1
-    status = read_status(run)
-    assert status.state == "failed"
-    assert "2 updates in a row had no finite loss" in status.reason
-    first, second = events(run, "not_finite")
-    assert first["step"] == 6
-    assert second["step"] == 6, "the rows after those left out are no better"
-    assert second["gradients"] == ["fc.weight"], "the poison lies between the blocks and the head"
-    assert second["weights"] == []
-    assert {sample["row"] for sample in first["samples"]} <= set(range(20, 24))
-    assert all(isinstance(sample["text"], str) and sample["text"] for sample in first["samples"])
-
-
-def test_out_of_memory_halves_the_piece_and_repeats_the_step(new_run: NewRun, workers: Any) -> None:
-    wide = (*QUICK, "train.sequence_length=32", "train.batch_size=24", "train.mini_batch_size=24", "train.loss=plain")
-    run = new_run("large", sets=wide, limits={"steps": 2})
-    assert workers.run(run, limited_memory=320) == 0
-    said = [event["message"] for event in events(run, "warning")]
-    assert said[0].startswith("out of memory with 24 samples at once: going on with 12")
-    assert len(said) <= 2
-    assert sorted(rows(run)) == [1, 2]

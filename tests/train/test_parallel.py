@@ -29,22 +29,13 @@ from lmplay.train.feed import to_device
 from lmplay.train.parallel.place import Place, environment_of
 from lmplay.train.parallel.share import Share
 from lmplay.train.parallel.world import World
+from tests.train.reading import events, rows, wait_until
 
 NewRun = Callable[..., Path]
 SCRIPT = str(Path(__file__).with_name("forked_ranks.py"))
 NO_DROPOUT = tuple(f"model.{name}_dropout=0.0" for name in ("attn", "ff", "embed"))
 QUICK = ("train.sequence_length=8", "train.save_interval=8", "train.sample_tokens=2", "train.validation_interval=20")
 ODD = ("train.batch_size=5", "train.mini_batch_size=2")  # does not divide by the number of processes
-
-
-def rows(run: Path, kind: str = "train") -> dict[int, dict[str, Any]]:
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {row["step"]: row for row in found if row["kind"] == kind}
-
-
-def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    return [event for event in found if event["event"] in kinds]
 
 
 def figures(run: Path) -> dict[tuple[str, int], tuple[float, ...]]:
@@ -67,13 +58,6 @@ def assert_same_course(run: Path, reference: Path) -> None:
     assert ours.keys() == theirs.keys()
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
-
-
-def wait_until(condition: Callable[[], bool], *, what: str, seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain for: {what}"
-        time.sleep(0.02)
 
 
 def start_ranks(
