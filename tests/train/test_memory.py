@@ -53,13 +53,12 @@ MEMORY_AGAIN = """
 import resource, torch
 from lmplay.train.update.memory import give_back_freed_memory, keep_freed_memory
 
-layers = torch.nn.Sequential(*(torch.nn.Linear(512, 512) for _ in range(4)))
+layers = torch.nn.Sequential(*(torch.nn.Tanh() for _ in range(4)))
 
 def cleared(steps):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(steps):
-        layers(torch.ones(1 << 13, 512)).sum().backward()
-        layers.zero_grad()
+        layers(torch.ones(1 << 13, 512, requires_grad=True)).sum().backward()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 torch.set_num_threads(1)
