@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+# What torch itself only loads once it is used: with the first optimizer, and with several processes.
+import torch._dynamo
+import torch.distributed.fsdp
+import torch.distributed.tensor  # noqa: F401
+
 import lmplay.train.worker  # noqa: F401
 from lmplay.data.text.tokens import token_sizes
 from lmplay.utils import get_tokenizer
