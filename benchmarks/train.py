@@ -47,6 +47,7 @@ from lmplay.train.update.memory import keep_freed_memory
 from lmplay.train.update.optimizers import build_optimizer
 from lmplay.train.update.step import TrainStep
 from lmplay.utils import get_tokenizer
+from lmplay.utils.huge_pages import with_huge_pages
 
 CPU = torch.device("cpu")
 LR = 1e-4
@@ -112,7 +113,11 @@ class Alternative:
         command += ["--sizes", f"{shape.length}x{shape.rows}", "--threads", str(options.threads)]
         command += [] if shape.dropout is None else ["--dropout", str(shape.dropout)]
         command += ["--cpu-time"] * options.cpu_time
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # As a run's worker is started.
+        environment = with_huge_pages(os.environ) if name.startswith("lmplay") else None
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
         self.speeds: list[float] = []
         self.peaks: list[float] = []
         self.memory = 0

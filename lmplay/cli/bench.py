@@ -6,6 +6,7 @@ Each line of the table is measured by a process of its own, `python -m lmplay.tr
 from __future__ import annotations
 
 import json as json_
+import os
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from lmplay.cli.model_settings import SET_HELP, model_settings
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay.utils.figures import format_bytes, format_count
 from lmplay.utils.files import to_json
+from lmplay.utils.huge_pages import with_huge_pages
 
 if TYPE_CHECKING:
     from lmplay.train.bench import Trial
@@ -270,7 +272,7 @@ def changes(best: Line, switches: Switches) -> Iterator[dict[str, Any]]:
 def run_trial(trial: Trial) -> dict[str, Any]:
     """Measure in a process of its own; what went wrong there is an `error`."""
     asked = [sys.executable, "-m", "lmplay.train.bench", trial.model_dump_json()]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    done = subprocess.run(asked, capture_output=True, text=True, check=False, env=with_huge_pages(os.environ))
     if done.returncode < 0:
         return {"error": f"killed by signal {-done.returncode}, most likely for its memory"}
     if done.returncode:

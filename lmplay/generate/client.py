@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.files import to_json
+from lmplay.utils.huge_pages import with_huge_pages
 
 LAST_LINES = 20
 LEAVE_SECONDS = 5.0
@@ -61,6 +63,7 @@ class Engine:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
+            env=with_huge_pages(os.environ),
             start_new_session=True,  # ctrl+c in the terminal is for the caller to understand
         )
         for work in (_read_events, _read_complaints):

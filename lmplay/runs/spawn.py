@@ -19,6 +19,7 @@ from lmplay.runs.status import read_status
 from lmplay.runs.writer import RunBusyError, lock_run, write_rows
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.files import to_json, write_atomically
+from lmplay.utils.huge_pages import with_huge_pages
 
 
 def spawn_worker(run_path: Path, argv: Sequence[str], env: Mapping[str, str] | None = None) -> int:
@@ -35,7 +36,7 @@ def spawn_worker(run_path: Path, argv: Sequence[str], env: Mapping[str, str] | N
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**(os.environ if env is None else env), "PYTHONUNBUFFERED": "1"},
+                env=with_huge_pages({**(os.environ if env is None else env), "PYTHONUNBUFFERED": "1"}),
                 start_new_session=True,
                 close_fds=True,
             )

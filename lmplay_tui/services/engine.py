@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from lmplay.utils.files import to_json
+from lmplay.utils.huge_pages import with_huge_pages
 
 _LONGEST_LINE = 64 << 20
 _LEAVE_SECONDS = 3.0
@@ -105,7 +106,7 @@ class Engine:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 limit=_LONGEST_LINE,
-                env={**os.environ, "NO_COLOR": "1"},
+                env=with_huge_pages({**os.environ, "NO_COLOR": "1"}),
                 start_new_session=True,
             )
         except OSError as error:

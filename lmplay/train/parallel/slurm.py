@@ -21,6 +21,7 @@ from typing import Any
 from lmplay.runs.layout import LOG
 from lmplay.train.parallel.place import Place, environment_of
 from lmplay.utils.errors import LMPlayError, WrongUsageError
+from lmplay.utils.huge_pages import with_huge_pages
 
 # Exit statuses of a worker that was told to end, and has saved.
 SAVED = {128 + signal.SIGUSR1, 128 + signal.SIGTERM}
@@ -51,7 +52,7 @@ class TrainJob:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+                env=with_huge_pages({**os.environ, **environment, "PYTHONUNBUFFERED": "1"}),
             )
         # A thread waits: `checkpoint` comes as a signal, in the middle of whatever the main thread does.
         self._end = threading.Thread(target=self._worker.wait, daemon=True)
