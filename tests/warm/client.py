@@ -24,6 +24,7 @@ from typing import Any
 REPO = Path(__file__).resolve().parents[2]
 _address: str | None = None
 _session = os.getsid(0)
+_ColdPopen = subprocess.Popen  # also where a test has put `WarmPopen` in its place
 
 
 def use(address: str) -> None:
@@ -38,7 +39,7 @@ def _server() -> str:
     if _address is None:
         folder = tempfile.mkdtemp(prefix="lmplay-warm-")
         _address = f"{folder}/socket"
-        server = subprocess.Popen(
+        server = _ColdPopen(
             [sys.executable, "-m", "tests.warm.server", _address],
             cwd=REPO,
             env={**os.environ, "PYTHONPATH": str(REPO)},
