@@ -127,6 +127,30 @@ def limited_memory(megabytes: int) -> None:
     TrainStep.accumulate = limit_first  # type: ignore[method-assign]
 
 
+def memory_fails_in_the_sum(step: int) -> None:
+    """In the last backward pass of that step, when the sum over the processes of the head's gradient has begun."""
+    from lmplay.train.update.step import TrainStep
+
+    accumulate, made = TrainStep.accumulate, 0
+
+    def no_room(_: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("no room for the gradient")
+
+    def watch(_: Any, __: Any, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(no_room)
+
+    def fail(self: TrainStep, batch: Any, *, together: bool = True, **keywords: Any) -> Any:
+        nonlocal made
+        made += together
+        if made != step or not together:
+            return accumulate(self, batch, together=together, **keywords)
+        with self.model.blocks[0].register_forward_hook(watch):
+            return accumulate(self, batch, **keywords)
+
+    TrainStep.accumulate = fail  # type: ignore[method-assign]
+
+
 def full_disk_while(marker: str) -> None:
     """Nothing can be written for a checkpoint as long as the file `marker` exists."""
     really_save_file = checkpoint.save_file

@@ -256,16 +256,15 @@ def test_memory_that_fails_in_one_process_halves_the_pieces_of_all(
     settings = (*NO_DROPOUT, "train.batch_size=64", "train.mini_batch_size=32", "train.loss=plain")
     settings += ("train.sequence_length=32", "train.sample_tokens=0", "train.validation_interval=100000")
     run = new_run("tight", plan=small_plan(samples=128), sets=settings)
-    statuses = run_ranks(workers, run, 2, limited_memory=500)
+    # Of the last process: before the sum of its gradient, as there really is too little, and in the middle of it.
+    statuses = run_ranks(workers, run, 2, limited_memory=500, memory_fails_in_the_sum=2)
     warned = [event["message"] for event in events(run, "warning") if "out of memory" in event["message"]]
     assert warned
     assert warned[0].startswith("out of memory with 32 samples at once: going on with 16")
-    if statuses == [0, 0]:
-        assert set(rows(run)) == {1, 2}
-        assert all(math.isfinite(row["loss"]) for row in rows(run).values())
-    else:  # so tight that it failed again in the middle of the sum: nobody waits for ever
-        assert statuses == [1, 1]
-        assert "while other processes waited" in read_status(run).reason
+    assert len(warned) >= 2, "the one in the sum"
+    assert statuses == [0, 0]
+    assert set(rows(run)) == {1, 2}
+    assert all(math.isfinite(row["loss"]) for row in rows(run).values())
 
 
 def test_bad_steps_send_all_processes_back_to_the_same_checkpoint(new_run: NewRun, workers: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from lmplay.train.parallel.world import World
 from lmplay.train.update.compiling import repeated_blocks
 from lmplay.train.update.memory import OutOfMemory, as_out_of_memory
 from lmplay.utils.errors import LMPlayError
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import GradBucket
 
 
 class Summing:
@@ -64,19 +68,47 @@ class ReplicaSumming(Summing):
             self._replicate()  # DDP waits for the backward pass of a forward pass that it has seen
             raise
 
-    def while_summing(self) -> AbstractContextManager[None]:
-        return _no_way_back()
+    @contextlib.contextmanager
+    def while_summing(self) -> Iterator[None]:
+        self._begun.clear()
+        try:
+            with self._world.together(OutOfMemory):
+                try:
+                    with as_out_of_memory():
+                        yield
+                except OutOfMemory:
+                    with _no_way_back():
+                        self._sum_the_rest()
+                    raise
+        except OutOfMemory:
+            self._replicate()
+            raise
+
+    def _sum_the_rest(self) -> None:
+        """Zeros for the sums in which others wait for this process; nobody uses what comes of them."""
+        replica = self.objective
+        assert isinstance(replica, DistributedDataParallel)
+        for parameter in replica.parameters():
+            parameter.grad = None  # room for the zeros
+        reducer = replica.reducer
+        rest = [bucket for bucket in reducer._get_zeros_like_grad_buckets() if bucket.index() not in self._begun]
+        for sum_to_come in [reducer._run_comm_hook(bucket) for bucket in rest]:
+            sum_to_come.wait()
+        if rest:  # which parameters were reached is summed behind the last of them
+            replica.process_group.allreduce(reducer._get_local_used_map()).wait()
 
     def _replicate(self) -> None:
         # Which parameters a batch reaches may differ from process to process, and such a model's buckets keep their
         # order from the first step on: a resumed run sums in the same order.
         replica = DistributedDataParallel(self._plain, forward_sync_buffers=False, find_unused_parameters=True)
-        replica.register_comm_hook(None, lambda _, bucket: _sum(bucket.buffer()))
-        self.objective = replica
+        begun: list[int] = []  # buckets of this backward pass whose sum has begun
+        replica.register_comm_hook(None, lambda _, bucket: _sum(bucket, begun))
+        self.objective, self._begun = replica, begun
 
 
-def _sum(gradients: Tensor) -> Future[Tensor]:
-    work = torch.distributed.all_reduce(gradients, async_op=True)
+def _sum(bucket: GradBucket, begun: list[int]) -> Future[Tensor]:
+    begun.append(bucket.index())
+    work = torch.distributed.all_reduce(bucket.buffer(), async_op=True)
     summed: Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
     return summed
 
