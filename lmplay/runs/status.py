@@ -68,11 +68,23 @@ class Status:
 
 def read_status(path: Path) -> Status:
     """The status of the run in `path`; `LMPlayError` in one line when the folder holds no readable run."""
+    fields = _read_fields(path)
+    status = _judge(path, fields)
+    if status.state == "lost" and (newer := _read_fields(path)) != fields:
+        return _judge(path, newer)  # the worker said its last word, and went, between the two looks at it
+    return status
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
     try:
-        fields = read_json_object(path / STATUS, of=f"the run {path.name}")
+        return read_json_object(path / STATUS, of=f"the run {path.name}")
     except LMPlayError:
         read_run_file(path)  # when that is missing or too new as well, it is the better message
         raise
+
+
+def _judge(path: Path, fields: dict[str, Any]) -> Status:
+    """What the worker says, unless there is none any more."""
     state = fields.get("state")
     if state not in STATES:
         raise LMPlayError(f"{STATUS} of the run {path.name} is damaged: its state is {state!r} ({path / STATUS})")
