@@ -31,21 +31,20 @@ def write_atomically(path: Path, content: bytes | str, *, durable: bool = True) 
 
     `durable` waits until the disk has it; leave it off for what is rewritten every few seconds.
     """
-    import tempfile  # takes as long as all the other imports: not for those who only read
-
     data = content.encode("utf-8") if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    # Made as any file is, readable as the umask says: mkstemp's would hide runs from colleagues, and the umask can't be
+    # asked for without changing it for all threads.
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     if durable:
         sync_folder(path.parent)
@@ -64,10 +63,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
-
-
-def _umask() -> int:
-    # There is no call that reads the mask without setting it; mkstemp's 0600 would hide runs from colleagues.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

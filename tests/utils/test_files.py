@@ -26,10 +26,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_remainder(tmp_path: Path, mon
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.json"]
 
 
-def test_files_are_readable_for_colleagues_as_the_umask_says(tmp_path: Path) -> None:
+def test_files_are_readable_for_colleagues_as_the_umask_says_which_is_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = os.umask(0o022)
     try:
-        write_atomically(tmp_path / "file", b"x")
+        with monkeypatch.context() as inside:
+            inside.delattr(os, "umask")  # asking for it opens, for a moment, what all other threads write to everyone
+            write_atomically(tmp_path / "file", b"x")
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
