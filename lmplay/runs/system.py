@@ -47,8 +47,11 @@ def _open_nvml() -> Any | None:
 
 
 def _gpu_row(nvml: Any, index: int) -> dict[str, Any]:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
     row: dict[str, Any] = {"index": index}
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    except nvml.NVMLError:
+        return row  # a card that the system has lost; the run and its heartbeat go on
     questions: dict[str, Callable[[], Any]] = {
         "name": lambda: nvml.nvmlDeviceGetName(handle),
         "use": lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu,

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lmplay.runs import JsonlTail, RunBusyError, RunWriter, read_last_rows, read_status, request, spawn_worker
+from lmplay.runs.system import SystemSampler
 
 from .conftest import FAKE_WORKER, StartWorker, wait_for
 
@@ -37,6 +39,18 @@ def test_killed_worker_is_lost_at_once_and_another_can_go_on(run: Path, start_wo
     assert str(pid) in read_status(run).reason
     start_worker(run, "--steps", "5")
     wait_for(lambda: read_status(run).state == "done")
+
+
+def test_worker_that_ends_between_two_looks_at_it_is_not_lost(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunWriter(run) as writer:
+        writer.status(state="running")
+
+        def goes(_: object) -> bool:
+            writer.status(state="done")
+            return False
+
+        monkeypatch.setattr("lmplay.runs.status.is_alive", goes)
+        assert read_status(run).state == "done"
 
 
 def test_second_worker_cannot_take_a_run(run: Path, start_worker: StartWorker) -> None:
@@ -90,3 +104,28 @@ def test_exception_in_the_worker_is_a_failed_run_with_its_reason(run: Path) -> N
     status = read_status(run)
     assert (status.state, status.reason) == ("failed", "KeyError: 'blocks'")
     assert events_of(run) == ["failed"]
+
+
+def test_a_card_that_falls_off_the_bus_does_not_stop_the_heart(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NVMLError(Exception):
+        pass
+
+    def handle(index: int) -> int:
+        if index == 1:
+            raise NVMLError("GPU is lost")
+        return index
+
+    nvml = SimpleNamespace(
+        NVMLError=NVMLError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=handle,
+        nvmlDeviceGetName=lambda _: "card",
+    )
+    for name in ("UtilizationRates", "MemoryInfo", "Temperature", "PowerUsage"):
+        setattr(nvml, f"nvmlDeviceGet{name}", lambda *_: handle(1))
+    nvml.NVML_TEMPERATURE_GPU = 0
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    first, second = SystemSampler().sample()["gpus"]
+    assert (first["name"], first["use"]) == ("card", None)
+    assert second == {"index": 1}
