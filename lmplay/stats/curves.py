@@ -24,7 +24,9 @@ _COLUMNS = {"tokens": "tokens", "samples": "samples", "steps": "step", "time": "
 WITHOUT_EFFECT = frozenset(
     {"seed", "device"}
     | {f"train.{key}" for key in ("mini_batch_size", "validation_interval", "save_interval", "keep_checkpoints")}
-    | {f"train.{key}" for key in ("sample_prompt", "sample_tokens", "loss")}
+    | {f"train.{key}" for key in ("sample_prompt", "sample_tokens", "loss", "diagnostics_interval")}
+    | {f"train.{key}" for key in ("keep_every", "keep_stage_ends", "keep_free_gb", "max_bad_steps", "spike_sigmas")}
+    | {"limits.hours"}
 )
 
 

@@ -6,8 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmplay.stats.curves import WITHOUT_EFFECT
 from lmplay.stats.decimate import decimate, envelope
 from lmplay.stats.smoothing import smooth
+from lmplay.train import config
 
 VALUES = st.lists(st.one_of(st.floats(-1e3, 1e3), st.just(float("nan")), st.just(float("inf"))), max_size=300)
 
@@ -59,3 +61,8 @@ def test_envelope_is_lowest_and_highest_of_each_column(values: list[float], colu
             if np.isfinite(value) and min(int(place / width), columns - 1) == column
         ]
         assert (np.isnan(low[column]) and not inside) or (low[column], high[column]) == (min(inside), max(inside))
+
+
+def test_what_leaves_a_training_as_it_is_parts_no_seeds_of_one_idea() -> None:
+    elsewhere = {"profile", "nproc", "shard"}  # no settings that comparisons see
+    assert config.WITHOUT_EFFECT - elsewhere <= WITHOUT_EFFECT
