@@ -47,7 +47,7 @@ class StepGuard:
         what = "gradient" if math.isfinite(row["loss"]) else "loss"
         message = f"the {what} is not finite: the update was skipped"
         self._log.event("warning", message=message, step=row["step"], row=first_row)
-        if config.precision == "fp16" and math.isfinite(row["loss"]):
+        if math.isfinite(row["loss"]) and row.get("loss_scale", 1.0) > 1.0:
             return  # the scaler looks for the largest factor that does not overflow: this is how
         progress.bad_streak.append([self._course.index, first_row])
         if len(progress.bad_streak) >= config.max_bad_steps:

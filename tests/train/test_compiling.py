@@ -73,6 +73,7 @@ def test_fp16_skips_a_step_that_overflows_and_lowers_its_scale(model):
     step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": 3e38})
     result = step(batch(), 1e-2)
     assert not result.finite
+    assert result.figures["loss_scale"] == pytest.approx(3e38), "the one that was too large"
     assert all(torch.equal(p, old) for p, old in zip(model.parameters(), weights, strict=True))
     assert step.scaler.get_scale() < 3e38
     step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": before})

@@ -52,6 +52,24 @@ def test_update_ratios_are_distances_over_lengths_of_each_block() -> None:
     assert blocks == {"tok_embed", "pos_embed", "ln", "fc", *(f"blocks.{i}" for i in range(len(step.model.blocks)))}
 
 
+def test_fp16_measures_the_noise_of_the_gradient_and_not_of_its_multiple() -> None:
+    found = {}
+    for precision in ("float32", "fp16"):
+        step, batch = make_step()
+        config = step.config.model_copy(update={"precision": precision})
+        step = TrainStep(step.model, step.optimizer, config, CPU)
+        torch.manual_seed(1)
+        found[precision] = float(step(batch, 1e-3, watch=Diagnostics(step.model)).figures[NOISE])
+    assert found["fp16"] == pytest.approx(found["float32"], rel=0.2)
+
+
+def test_a_step_without_a_finite_gradient_leaves_the_noise_scale_as_it_is() -> None:
+    statistics = NoiseStatistics()
+    assert noise_scale(statistics, 10.0, 1.0) == 10
+    assert noise_scale(statistics, float("nan"), float("nan")) is None
+    assert noise_scale(statistics, 10.0, 1.0) == pytest.approx(10)
+
+
 def test_block_of_names_the_outermost_numbered_module() -> None:
     assert block_of("blocks.3.attn.qkv.weight") == "blocks.3"
     assert block_of("net.layers.0.moe.experts.5.up") == "net.layers.0"

@@ -68,7 +68,9 @@ def test_skipped_steps_are_counted_and_only_a_row_of_them_is_trouble() -> None:
 
 def test_overflow_under_fp16_is_the_scalers_business_but_a_loss_that_is_nan_is_not() -> None:
     judge, _, course = guard(max_bad_steps=1, precision="fp16")
-    judge.judge({"step": 1, "loss": 3.0, "skipped": True}, first_row=0)
+    judge.judge({"step": 1, "loss": 3.0, "skipped": True, "loss_scale": 65536.0}, first_row=0)
     assert course.progress.skipped_steps == 1
     with pytest.raises(NotFiniteError):
-        judge.judge({"step": 2, "loss": math.nan, "skipped": True}, first_row=4)
+        judge.judge({"step": 2, "loss": math.nan, "skipped": True, "loss_scale": 65536.0}, first_row=4)
+    with pytest.raises(NotFiniteError):  # no factor makes this gradient too large: it is not finite by itself
+        judge.judge({"step": 3, "loss": 3.0, "skipped": True, "loss_scale": 1.0}, first_row=8)

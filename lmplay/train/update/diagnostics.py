@@ -5,6 +5,7 @@ Measuring changes no bit of the update. The figures stay on the device, as all f
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 
@@ -31,8 +32,10 @@ class Diagnostics:
         self._piece_norms: list[tuple[Tensor, int]] = []
 
     @torch.no_grad()
-    def after_piece(self, num_targets: int, batch_targets: int) -> None:
-        """The gradient has grown by a piece's: its own is the difference. Not so where others add to it, too."""
+    def after_piece(self, num_targets: int, batch_targets: int, *, scale: Tensor | float = 1.0) -> None:
+        """The gradient, `scale` times as large as it is, has grown by a piece's: its own is the difference. Not so
+        where others add to it, too.
+        """
         if self._world.size > 1:
             return
         squares = []
@@ -42,7 +45,7 @@ class Diagnostics:
             grad, before = local(parameter.grad), self._gradients[index]
             squares.append((grad if before is None else grad - before).square().sum())
             self._gradients[index] = grad.clone()
-        share = batch_targets / num_targets  # from a share of the batch's mean to the mean of the piece
+        share = batch_targets / num_targets / scale  # from a share of the batch's mean to the mean of the piece
         self._piece_norms.append((torch.stack(squares).sum() * share**2, num_targets))
 
     @torch.no_grad()
@@ -81,6 +84,8 @@ def block_of(name: str) -> str:
 
 def noise_scale(statistics: NoiseStatistics, noise: float, signal: float) -> float | None:
     """Tokens a batch from which on larger ones stop paying; from running means of both halves. None where unknown."""
+    if not (math.isfinite(noise) and math.isfinite(signal)):
+        return None  # of a step that was skipped: it would stay in the means for good
     share = max(NOISE_SHARE, 1.0 / (statistics.count + 1))
     statistics.count += 1
     statistics.noise += share * (noise - statistics.noise)

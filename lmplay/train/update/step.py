@@ -35,7 +35,7 @@ class StepResult:
     loss: Tensor  # mean over all target tokens of the batch, in nats
     grad_norm: Tensor  # before clipping
     finite: Tensor  # bool: False where the update was skipped
-    figures: dict[str, Tensor] = field(default_factory=dict)  # what a model's train_loss added, and measurements
+    figures: dict[str, Tensor] = field(default_factory=dict)  # a model's own terms, fp16's factor, measurements
 
 
 class TrainStep:
@@ -76,6 +76,8 @@ class TrainStep:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             clipped_step(self.optimizer, grad_norm=grad_norm, largest=self.config.grad_clip, finite=finite)
+            if self.scaler.is_enabled():
+                terms["loss_scale"] = self._loss_scale()
             self.scaler.update()
         figures = watch.after_update(grad_norm, batch.num_targets) if watch is not None else {}
         return StepResult(loss=loss, grad_norm=grad_norm, finite=finite, figures={**terms, **figures})
@@ -101,7 +103,7 @@ class TrainStep:
             for name, term in terms.items():
                 means[name] = means[name] + term.detach() if name in means else term.detach()
             if watch is not None:
-                watch.after_piece(piece.num_targets, batch.num_targets)
+                watch.after_piece(piece.num_targets, batch.num_targets, scale=self._loss_scale())
 
         summing = self._summing if together else Summing(self.objective)
         *earlier, last = pieces
@@ -121,6 +123,10 @@ class TrainStep:
             if piece.stands_in:
                 terms = {name: term * 0.0 for name, term in terms.items()}
             return {name: _wide(term) / num_targets for name, term in terms.items()}
+
+    def _loss_scale(self) -> Tensor:
+        """What fp16 multiplies the loss with, as it is now; 1 elsewhere."""
+        return self.scaler.scale(torch.ones((), device=self.device))
 
     def _summed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """The means over the whole batch."""
