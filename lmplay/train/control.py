@@ -81,7 +81,9 @@ class Control:
         self._stage_configs = stage_configs
         self._signal: signal.Signals | None = None
         self._seconds_to_stop = 0.0
-        self._began = psutil.Process().create_time()
+        # By a clock that nobody sets: only what was used up before this line is told by the time of day.
+        born: float = psutil.Process().create_time()
+        self._began = time.monotonic() - max(0.0, time.time() - born)
 
     def listen(self) -> None:
         """From now on SIGTERM, SIGUSR1 and SIGINT stop and save; a second SIGINT ends the process at once."""
@@ -141,7 +143,7 @@ class Control:
         hours = self._request.limits.hours
         if hours is None or not self._world.is_first:
             return False
-        seconds: float = time.time() - self._began + self._seconds_to_stop
+        seconds = time.monotonic() - self._began + self._seconds_to_stop
         return seconds > hours * 3600
 
     def _end_after(self, number: int, time_is_over: bool, *, alone: bool = False) -> None:
@@ -167,11 +169,17 @@ class Control:
         except WrongUsageError as error:
             self._acknowledge(request, "refused", reason=str(error))
             return
+        except Exception as error:
+            # The loop deals with it; who asked is not to wait for an answer that never comes.
+            self._acknowledge(request, "refused", reason=" ".join(str(error).split()) or type(error).__name__)
+            raise
         self._acknowledge(request, "done", step=trainer.course.progress.step, **result)
         if request.action == "stop":
             self._stop("asked to stop")
         if request.action == "pause":
             self._wait_for_resume(trainer)
+        elif trainer.paused:
+            self.log.status(state="paused", activity=None)  # also after a wait for the disk, which ends as running
 
     def _act(self, request: Request, trainer: Trainer) -> dict[str, Any]:
         match request.action:
@@ -209,7 +217,7 @@ class Control:
     def _wait_for_resume(self, trainer: Trainer) -> None:
         """Saved and idle until someone asks to resume or to stop; everything else is carried out meanwhile."""
         trainer.paused = True
-        self.log.status(state="paused")
+        self.log.status(state="paused", activity=None)
         while trainer.paused:
             time.sleep(PAUSED_POLL)
             self.obey(trainer)

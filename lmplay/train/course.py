@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -94,12 +95,21 @@ class Course:
 
     def total_steps(self) -> int:
         """Updates of the whole plan within the limits."""
-        left = sum(stage.steps for stage in self.stages[self.progress.stage + 1 :])
-        before = self.progress.step - self.stage_progress.steps
-        return before + min(self._stage_end(), self.stage.steps) + (0 if self._ends_in_this_stage() else left)
+        progress = self.progress
+        total = progress.step - self.stage_progress.steps + self._stage_end()
+        room = self._samples_within_limits() - max(0, self.stage.data.num_rows - progress.row)
+        for stage in self.stages[progress.stage + 1 :]:
+            total += math.ceil(max(0, min(room, stage.data.num_rows)) / stage.config.batch_size)
+            room -= stage.data.num_rows
+        return total if self.limits.steps is None else min(total, self.limits.steps)
 
-    def _ends_in_this_stage(self) -> bool:
-        return self._stage_end() < self.stage.steps
+    def _samples_within_limits(self) -> float:
+        """How many samples the limits of samples and tokens still allow."""
+        limits, progress = self.limits, self.progress
+        left = math.inf if limits.samples is None else float(limits.samples - progress.samples)
+        if limits.tokens is not None and progress.tokens:
+            left = min(left, (limits.tokens - progress.tokens) / (progress.tokens / progress.samples))
+        return left
 
     def next_stage(self) -> None:
         progress = self.progress

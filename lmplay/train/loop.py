@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -295,7 +296,8 @@ class Trainer:
         if result is None:
             return None
         self.course.stage_progress.validation_loss = result.loss
-        if progress.step and (progress.best_validation_loss is None or result.loss < progress.best_validation_loss):
+        best = math.inf if progress.best_validation_loss is None else progress.best_validation_loss
+        if progress.step and result.loss < best:  # never so of a loss that is not a number
             progress.best_validation_loss, progress.best_step = result.loss, progress.step
             self.keeper.saved_step = None  # a checkpoint of this step that is there doesn't know that it is the best
             self.save()
@@ -359,7 +361,8 @@ class Trainer:
 
     def _batch_of(self, place: list[int]) -> DeviceBatch:
         stage, first_row = place
-        rows = self.course.stages[stage].data.rows(first_row, self.config.batch_size)
+        data, batch_size = self.course.stages[stage].data, self.course.stages[stage].config.batch_size
+        rows = data.rows(first_row, min(batch_size, data.num_rows - first_row))
         return to_device(rows, first_row=first_row, piece_size=self.piece_size, device=self.device)
 
     def _halve_pieces(self, error: OutOfMemory) -> None:

@@ -47,6 +47,9 @@ class Keeper:
         kept the pointers from following the newest.
         """
         self.saved_step = progress.step
+        kept = progress.best_step is None or (self._checkpoints / str(progress.best_step)).is_dir()
+        if not self._world.from_first(kept):  # given up for one on the course that was left, or deleted by someone
+            progress.best_step = progress.best_validation_loss = None
         if not self._world.is_first:
             return
         for step in checkpoint_steps(self._checkpoints):
