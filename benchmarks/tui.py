@@ -107,7 +107,8 @@ def measure_idle(root: Path, seconds: float) -> None:
         terminal.until_text(_READY)
         for key, name in SCREENS.items():
             terminal.press(key)
-            terminal.until_quiet(silence=4)
+            # In a fresh cache the experiments are described one after another, each by a process of some seconds.
+            terminal.until_quiet(seconds=180, silence=12 if name == "experiments" else 4)
             sent, share = _cost(terminal, seconds, terminal.process)
             print(f"idle, {name:12} {sent:6.0f} bytes/s  {share:5.2f}% of a core  (targets 0 and 1%)")
 

@@ -208,7 +208,11 @@ class Workbench(Outside, inherit_bindings=False):
         changed = snapshot is not self.snapshot
         self.snapshot = snapshot
         screen = self._shown()
-        if screen is not None:
+        if screen is None:
+            return
+        if changed:
+            screen.pace.hurry()
+        if not screen.pace.rests:
             with self.batch_update():
                 screen.take(snapshot)
                 if changed:
@@ -241,6 +245,8 @@ class Workbench(Outside, inherit_bindings=False):
         while len(self.screen_stack) > 1:
             self.pop_screen()
         self.state.set("mode", mode)
+        if mode == self.current_mode:
+            self.look_now()  # another screen does so when it comes into sight
         self.switch_mode(mode)
 
     def show_run(self, name: str) -> None:

@@ -267,6 +267,9 @@ class DataScreen(PackedRowScreen):
 
     # ---- preparing ---------------------------------------------------------------------------------------------------
 
+    def rest(self) -> float:
+        return 0.0 if any(one.state == "running" for one in self._prepared) else super().rest()
+
     async def look(self) -> None:
         now = await asyncio.to_thread(self.preparations.look)
         if now is not self._prepared:
