@@ -5,9 +5,11 @@ Called by the registry (runner_list.py), which keeps what the found modules regi
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -99,9 +101,13 @@ def _in_packages() -> Iterator[Candidate]:
 
 
 def import_and_run(candidate: Candidate) -> str | None:
-    """Import the module and run it; the error in one line, or None. A module that failed is tried anew next time."""
+    """Import the module and run it; the error in one line, or None. A module that failed is tried anew next time.
+
+    What it prints goes to standard error: standard output is for the answers of whoever asked.
+    """
     try:
-        run_versions(importlib.import_module(candidate.module))
+        with contextlib.redirect_stdout(sys.stderr):
+            run_versions(importlib.import_module(candidate.module))
     except (Exception, SystemExit) as error:  # noqa: BLE001 (other people's code: whatever it raises is shown as theirs)
         return _in_one_line(error, candidate)
     return None

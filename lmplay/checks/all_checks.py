@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from lmplay.checks.batch_independence import check_batch_independence
 from lmplay.checks.cache import check_cache
 from lmplay.checks.causality import check_causality
 from lmplay.checks.compilation import check_compile
+from lmplay.checks.contract import broken_contract, raised
 from lmplay.checks.cost import check_cost
-from lmplay.checks.determinism import check_determinism, check_eval_mode
+from lmplay.checks.determinism import check_determinism, check_eval_mode, why_incomparable
 from lmplay.checks.gradients import check_gradients
 from lmplay.checks.initial_loss import check_initial_loss
 from lmplay.checks.learning import check_learns
 from lmplay.checks.precision import check_precision
 from lmplay.checks.result import CheckResult, Gradient
-from lmplay.checks.subject import Subject, mode
-from lmplay.utils.errors import LMPlayError, WrongUsageError
+from lmplay.checks.subject import Subject
+from lmplay.utils.errors import WrongUsageError
 from lmplay.utils.names import did_you_mean
 
 CHECKS: dict[str, Callable[[Subject], CheckResult]] = {
@@ -41,6 +38,9 @@ CHECKS: dict[str, Callable[[Subject], CheckResult]] = {
     "cost": check_cost,
 }
 """The names of the checks, in the order in which they run."""
+
+COMPARING = ("causality", "cache", "batch_independence", "precision")
+"""These hold passes in eval mode against each other, and say little of a model whose passes never agree."""
 
 
 @dataclass
@@ -73,7 +73,8 @@ def run_checks(
 ) -> Iterator[CheckResult]:
     """Each result as soon as it is known. `names` picks some of `CHECKS`; all of them when not given.
 
-    A check that raises has failed. When not even a plain forward pass works, that is said once and the rest is skipped.
+    A check that raises has failed. When not even a plain forward pass does what it should, that is said once and the
+    rest is skipped.
     An unknown check or setting is a `WrongUsageError` of the call, before anything runs.
     """
     chosen = list(CHECKS) if names is None else list(names)
@@ -86,7 +87,7 @@ def run_checks(
 
 
 def _results(subject: Subject, chosen: list[str], compile_backend: str) -> Iterator[CheckResult]:
-    broken = forward_fails(subject)
+    broken = broken_contract(subject)
     for position, name in enumerate(chosen):
         if broken is not None:
             yield broken.named(name) if position == 0 else not_asked(name)
@@ -97,37 +98,9 @@ def _results(subject: Subject, chosen: list[str], compile_backend: str) -> Itera
             result = check(subject)
         except Exception as error:  # noqa: BLE001 (a check runs other people's code: whatever it raises is an answer)
             result = raised(error)
+        if not result.ok and name in COMPARING and (reason := why_incomparable(subject)) is not None:
+            result = replace(result, cause=reason)
         yield result.named(name, time.perf_counter() - started)
-
-
-def forward_fails(subject: Subject) -> CheckResult | None:
-    """The failure of a plain forward pass on four tokens; settings that cannot be meant are raised."""
-    try:
-        model = subject.model
-        with torch.no_grad(), mode(model, training=False):
-            answer = model(subject.text(1, min(4, model.max_len)).tokens)
-    except LMPlayError:
-        raise
-    except Exception as error:  # noqa: BLE001 (as above)
-        return raised(error)
-    if isinstance(answer, torch.Tensor):
-        return None
-    return CheckResult(
-        name="",
-        ok=False,
-        evidence=f"forward(x) returns {type(answer).__name__}, not a tensor",
-        cause="without a cache, forward() returns the logits alone: (B, T) -> (B, T, V)",
-    )
-
-
-def raised(error: Exception) -> CheckResult:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
-    place = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "an unknown place"
-    text = " ".join(str(error).split())
-    text = text if len(text) <= 300 else f"{text[:300]}..."
-    return CheckResult(
-        name="", ok=False, evidence=f"{type(error).__name__}: {text} ({place})", cause="the model raised this error"
-    )
 
 
 def not_asked(name: str) -> CheckResult:

@@ -113,8 +113,8 @@ def run_trial(
         answer = model(tokens[:, start:end], cache)
         if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], list)):
             return failed(
-                "with a cache, forward() returns no pair of logits and cache",
-                "end forward() with `return self.fc(h[:, -1:]), cache` when a cache is given",
+                f"with a cache, forward() returns {described(answer)}, no pair of logits and cache",
+                "end forward() with `return self.fc(h[:, -1:]), cache` when a cache is given; the cache is a list",
             )
         logits, cache = answer
         if logits.shape != (trial.rows, 1, expected.size(-1)):
@@ -133,6 +133,13 @@ def run_trial(
             )
         worst = max(worst, difference)
     return worst, cache.nbytes if isinstance(cache, KVCache) else 0
+
+
+def described(answer: object) -> str:
+    """The types of what forward() returned: "Tensor", "(Tensor, dict)"."""
+    if isinstance(answer, tuple):
+        return f"({', '.join(type(part).__name__ for part in answer)})"
+    return type(answer).__name__
 
 
 def likely_cause(

@@ -12,6 +12,11 @@ from lmplay.checks.result import CheckResult, failed, passed, skipped
 from lmplay.checks.subject import Subject, mode, seeded
 
 SHORT = 24
+"""Every token of a text of this length is changed; in a longer one, those where blocks have their borders."""
+BORDERS = (24, 25, 28, 30, 32, 33, 36, 40, 44, 45, 48, 50, 52, 55, 56, 60)
+FAR_BORDERS = (64, 100, 128, 192, 200, 256, 384, 512, 768)
+PAST_A_BORDER = 4
+"""Each far border is changed in a text of its own, which ends so many tokens later."""
 TOLERANCE = 1e-5
 """Of the spread of the logits. Passes of equal shape differ by nothing or nearly nothing."""
 
@@ -27,15 +32,25 @@ class Leak:
 
 
 def check_causality(subject: Subject) -> CheckResult:
-    """Changing token t changes no logit before t: each t of a short text, some of a long one, and in training mode."""
+    """Changing token t changes no logit before t: each t of a short text, usual borders of blocks, in training too."""
     tokens = subject.batch.tokens[:1]
     short, long = tokens[:, :SHORT], tokens
     model = subject.spread
     with torch.no_grad():
+        if deaf(model, short, subject):
+            return failed(
+                "no logit moves when all tokens change",
+                "the logits do not depend on the tokens: forward() works on something else than x, or a factor of zero "
+                "takes them away",
+            )
         leaks = find_leaks(model, short, range(1, short.size(1)), subject)
         length = long.size(1)
         if length > SHORT:
-            leaks += find_leaks(model, long, (length // 2, 3 * length // 4, length - 1), subject)
+            leaks += find_leaks(model, long, (*BORDERS, length - 1), subject)
+        for border in FAR_BORDERS:
+            if not leaks and border < model.max_len:
+                length = min(border + PAST_A_BORDER, model.max_len)
+                leaks = find_leaks(model, subject.text(1, length).tokens, (border,), subject)
         if not leaks:
             leaks = find_leaks(model, short, (1, SHORT // 2, short.size(1) - 1), subject, training=True)
         if not model.causal:
@@ -51,6 +66,15 @@ def check_causality(subject: Subject) -> CheckResult:
             f"position {first.seen_at} sees token {first.changed}{place}: its logits move by {first.size:.2g}",
             likely_cause(model, short, leaks, subject),
         )
+
+
+def deaf(model: LMBase, tokens: torch.Tensor, subject: Subject) -> bool:
+    with mode(model, training=False):
+        with seeded(subject.seed, subject.device):
+            expected = model(tokens)
+        with seeded(subject.seed, subject.device):
+            changed = model((tokens + model.vocab_size // 2) % model.vocab_size)
+    return torch.equal(expected, changed)
 
 
 def find_leaks(
@@ -72,7 +96,7 @@ def find_leaks(
     for position in changes:
         if not 0 < position < tokens.size(1):
             continue
-        moved = by_position(expected, logits(with_change(tokens, position, expected.size(-1))))[:position]
+        moved = by_position(expected, logits(with_change(tokens, position, model.vocab_size)))[:position]
         seen = torch.nonzero(moved > limit)
         if len(seen):
             first = int(seen[0])
@@ -92,10 +116,17 @@ def likely_cause(model: LMBase, tokens: torch.Tensor, leaks: list[Leak], subject
     middle = tokens.size(1) // 2
     with mode(model, training=False), seeded(subject.seed, subject.device):
         expected = model(tokens)
-        changed = model(with_change(tokens, middle, expected.size(-1)))
+        changed = model(with_change(tokens, middle, model.vocab_size))
     moved = by_position(expected, changed) > TOLERANCE * spread_of(expected)
     if bool(moved[:middle].any()) and not bool(moved[middle + 1 :].any()):
         return "the mask is transposed: positions see what comes after them and nothing of what came before"
+    changed = sorted({leak.changed for leak in leaks})
+    if changed[0] > 1 and len(changed) < middle:
+        places = f"{changed[0]} and others" if len(changed) > 1 else str(changed[0])
+        return (
+            f"most positions are masked, and the border at token {places} is not: a block, a chunk or a window of "
+            "attention that looks across its end"
+        )
     short = [leak for leak in leaks if leak.changed < tokens.size(1)]
     reach = max((leak.changed - leak.seen_at for leak in short), default=0)
     if 0 < reach < middle and all(leak.seen_at == max(0, leak.changed - reach) for leak in short):

@@ -10,39 +10,60 @@ import torch
 
 from lmplay.base.base_model import LMBase
 from lmplay.checks.result import CheckResult, Gradient, GradientStatus, failed, passed
-from lmplay.checks.subject import Subject, losses, seeded
+from lmplay.checks.subject import Subject, TextBatch, losses, seeded
 
 TINY = 1e-7
 HUGE = 1e4
 """Norms below and above these, relative to the median norm of the model, are called tiny and huge."""
-WAKING_STEPS = 2
+WAKING_STEPS = 6
+"""So many steps, each on ids and with seeds of its own, are tried to reach what the first pass did not."""
 NAMED = 6
 
 
 def check_gradients(subject: Subject) -> CheckResult:
     """Every parameter that is not frozen on purpose gets a finite gradient that is not zero.
 
-    A gradient that is zero only because a layer behind it starts at zero counts once a step of training has woken it.
+    A gradient that is zero only because a layer behind it starts at zero counts once a step of training has woken it;
+    an expert that no token came to, or a layer that was dropped, once another batch has reached it.
     """
     model = subject.fresh().train()
-    gradients = measure(model, subject)
-    asleep = {gradient.name for gradient in gradients if gradient.status == "zero"}
-    woken: set[str] = set()
-    if asleep:
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-        for _ in range(WAKING_STEPS):
-            optimizer.step()
-            later = measure(model, subject)
-            woken |= {gradient.name for gradient in later if gradient.name in asleep and gradient.status == "ok"}
-        gradients = [later_of(g, later) if g.name in woken else g for g in gradients]
-    return verdict(gradients, woken, meant=frozen_on_purpose(subject.model))
+    gradients = measure(model, subject, subject.batch, subject.seed)
+    asleep = {row.name: row.status for row in gradients if row.status in ("zero", "none") and not row.frozen}
+    found = reach(model, subject, set(asleep)) if asleep else {}
+    gradients = [found.get(row.name, row) for row in gradients]
+    woken = {name for name in found if asleep[name] == "zero"}
+    reached = set(found) - woken
+    return verdict(
+        gradients, woken, reached, meant=frozen_on_purpose(subject.model), shared=shared_weights(subject.model)
+    )
 
 
-def measure(model: LMBase, subject: Subject) -> list[Gradient]:
+def reach(model: LMBase, subject: Subject, asleep: set[str]) -> dict[str, Gradient]:
+    """Gradients of those parameters in `asleep` that some steps of training, or other batches, have reached."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    found: dict[str, Gradient] = {}
+    for seed in range(subject.seed + 1, subject.seed + 1 + WAKING_STEPS):
+        if len(found) == len(asleep):
+            break
+        optimizer.step()
+        later = measure(model, subject, any_ids(subject, seed), seed)
+        found |= {row.name: row for row in later if row.name in asleep and row.status == "ok"}
+    return found
+
+
+def any_ids(subject: Subject, seed: int) -> TextBatch:
+    """A batch as large as the subject's, of ids from the whole vocabulary."""
+    rows, length = subject.batch.tokens.shape
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(subject.model.vocab_size, (rows, length + 1), generator=generator).to(subject.device)
+    return TextBatch(tokens=ids[:, :-1], targets=ids[:, 1:])
+
+
+def measure(model: LMBase, subject: Subject, batch: TextBatch, seed: int) -> list[Gradient]:
     """The gradients of one batch; leaves them in `.grad`."""
     model.zero_grad(set_to_none=True)
-    with seeded(subject.seed, subject.device):
-        total = torch.stack(list(losses(model, subject.batch).values())).sum()
+    with seeded(seed, subject.device):
+        total = torch.stack(list(losses(model, batch).values())).sum()
     if total.requires_grad:
         total.backward()  # type: ignore[no-untyped-call]
     norms = {
@@ -80,16 +101,28 @@ def status_of(norm: float | None, median: float) -> GradientStatus:
     return "huge" if norm > HUGE * median else "ok"
 
 
-def later_of(gradient: Gradient, later: Iterable[Gradient]) -> Gradient:
-    return next(row for row in later if row.name == gradient.name)
-
-
 def frozen_on_purpose(model: LMBase) -> set[str]:
     """Names of the parameters that are tagged `freeze = True`, which the trainer leaves alone too."""
     return {name for name, parameter in model.named_parameters() if getattr(parameter, "freeze", False)}
 
 
-def verdict(gradients: list[Gradient], woken: set[str], meant: set[str]) -> CheckResult:
+def shared_weights(model: LMBase) -> dict[str, list[str]]:
+    """Parts that use another part's weights, by that part: a tied head, or `[Block()] * n` by mistake."""
+    first: dict[torch.nn.Parameter, str] = {}
+    found: dict[str, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        one, other = first.setdefault(parameter, name).split("."), name.split(".")
+        while one and other and one != other and one[-1] == other[-1]:
+            one.pop()
+            other.pop()
+        if one != other and ".".join(other) not in found.setdefault(".".join(one), []):
+            found[".".join(one)].append(".".join(other))
+    return {part: users for part, users in found.items() if users}
+
+
+def verdict(
+    gradients: list[Gradient], woken: set[str], reached: set[str], *, meant: set[str], shared: dict[str, list[str]]
+) -> CheckResult:
     def names(status: GradientStatus) -> list[str]:
         return [row.name for row in gradients if row.status == status and not row.frozen]
 
@@ -121,6 +154,10 @@ def verdict(gradients: list[Gradient], woken: set[str], meant: set[str]) -> Chec
     said = f"{len(gradients) - len(frozen)} parameters, norms {min(norms):.1e} to {max(norms):.1e}"
     if woken:
         said += f"; zero at first and woken by a step: {listed(sorted(woken))}"
+    if reached:
+        said += f"; reached by some batches only: {listed(sorted(reached))}"
+    if shared:
+        said += "; shared weights: " + ", ".join(f"{listed(users)} with {part}" for part, users in shared.items())
     if frozen:
         said += f"; frozen on purpose: {listed(frozen)}"
     return passed(said, gradients=tuple(gradients))

@@ -9,7 +9,7 @@ import torch
 from lmplay.base.base_model import hidden_of
 from lmplay.checks.difference import largest, spread_of
 from lmplay.checks.result import CheckResult, failed, passed, skipped
-from lmplay.checks.subject import Subject, cross_entropy, mode
+from lmplay.checks.subject import Subject, cross_entropy, losses, mode, seeded
 
 WIDE = 1.0
 """Nats above or below ln(vocabulary). Logits of deviation s add s*s/2, as GPT-2's 0.56 adds 0.15."""
@@ -17,19 +17,16 @@ AGREEMENT = 1e-3
 
 
 def check_initial_loss(subject: Subject) -> CheckResult:
-    """The loss of the untrained model is near ln(vocabulary); `hidden` and `forward` tell the same."""
+    """The loss of the untrained model is near ln(vocabulary); `hidden`, `train_loss` and `forward` tell the same."""
     model, batch = subject.model, subject.batch
+    hidden, both = hidden_of(model), None
     with torch.no_grad(), mode(model, training=False):
-        logits = model(batch.tokens)
-        expected_shape = (*batch.tokens.shape, model.vocab_size)
-        if logits.shape[:2] != batch.tokens.shape or logits.dim() != 3:
-            return failed(
-                f"logits have the shape {tuple(logits.shape)}, not {expected_shape}",
-                "without a cache, forward() returns logits for every position: (B, T) -> (B, T, V)",
-            )
+        with seeded(subject.seed, subject.device):
+            logits = model(batch.tokens)
         loss = float(cross_entropy(logits, batch.targets))
-        hidden = hidden_of(model)
-        both = None if hidden is None else model.output_projection(hidden(batch.tokens))
+        if hidden is not None:
+            with seeded(subject.seed, subject.device):
+                both = model.output_projection(hidden(batch.tokens))
     level, spread = math.log(logits.size(-1)), spread_of(logits)
     said = f"{loss:.2f}, ln({logits.size(-1)}) = {level:.2f}; spread of the logits {spread:.2f}"
     if not math.isfinite(loss):
@@ -41,6 +38,12 @@ def check_initial_loss(subject: Subject) -> CheckResult:
             f"{said}; output_projection(hidden(x)) differs from forward(x) by {largest(both, logits):.2g}",
             "training goes through hidden() and generation through forward(): both must compute the same",
         )
+    if (other := loss_of_its_own(subject)) is not None:
+        return failed(
+            f'{said}; train_loss() gives {other[0]:.3f} as "loss" where forward(x) and the targets give {other[1]:.3f}',
+            "that term is what runs are compared by: the mean cross entropy of forward(tokens) and targets, which are "
+            "shifted by one already; whatever else is optimised goes under names of its own",
+        )
     if loss > level + WIDE:
         return failed(
             said, "sure of wrong answers before any training: the output layer or what feeds it starts too large"
@@ -50,3 +53,16 @@ def check_initial_loss(subject: Subject) -> CheckResult:
             return skipped(said, "the model declares itself non-causal: it may read the answer")
         return failed(said, "it knows too much for an untrained model: a target leaks in, or weights were loaded")
     return passed(said)
+
+
+def loss_of_its_own(subject: Subject) -> tuple[float, float] | None:
+    """What `train_loss` calls "loss" and what that should be, where they differ; spread weights tell them apart."""
+    model, batch = subject.spread, subject.batch
+    if not model.causal or not hasattr(model, "train_loss"):
+        return None
+    with torch.no_grad(), mode(model, training=False):
+        with seeded(subject.seed, subject.device):
+            own = float(losses(model, batch)["loss"])
+        with seeded(subject.seed, subject.device):
+            shared = float(cross_entropy(model(batch.tokens), batch.targets))
+    return None if abs(own - shared) <= AGREEMENT * max(1.0, abs(shared)) else (own, shared)

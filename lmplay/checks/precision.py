@@ -6,7 +6,7 @@ import torch
 
 from lmplay.checks.difference import largest, spread_of
 from lmplay.checks.result import CheckResult, failed, passed
-from lmplay.checks.subject import Subject, cross_entropy, mode
+from lmplay.checks.subject import Subject, cross_entropy, mode, seeded
 
 LOGITS = 0.25
 """Of the spread of the logits, at the worst of all positions: bfloat16 keeps 8 bits a number."""
@@ -17,9 +17,17 @@ def check_precision(subject: Subject) -> CheckResult:
     """Under bfloat16 autocast the loss stays, and no logit moves by more than a quarter of their spread."""
     model, batch = subject.model, subject.batch
     with torch.no_grad(), mode(model, training=False):
-        exact = model(batch.tokens)
-        with torch.autocast(subject.device.type, dtype=torch.bfloat16):
-            rounded = model(batch.tokens)
+        with seeded(subject.seed, subject.device):
+            exact = model(batch.tokens)
+        try:
+            with seeded(subject.seed, subject.device), torch.autocast(subject.device.type, dtype=torch.bfloat16):
+                rounded = model(batch.tokens)
+        except RuntimeError as error:
+            return failed(
+                f"under bfloat16 autocast the forward pass raises: {' '.join(str(error).split())[:300]}",
+                "a tensor that was made in float32 meets one that autocast has made bfloat16: make it in the other's "
+                "type, or bring that one to its own with .to(y.dtype)",
+            )
         losses = [float(cross_entropy(logits, batch.targets)) for logits in (exact, rounded)]
     moved, spread = largest(rounded, exact), spread_of(exact)
     said = (
@@ -33,7 +41,8 @@ def check_precision(subject: Subject) -> CheckResult:
     if moved > LOGITS * spread or abs(losses[1] - losses[0]) > LOSS * max(1.0, abs(losses[0])):
         return failed(
             said,
-            "a step needs float32 and runs in bfloat16: a long sum, positions or a softmax outside of torch's own "
-            "functions; wrap it in torch.autocast(..., enabled=False)",
+            "a step needs float32 and runs in bfloat16: a long sum, positions, a softmax outside of torch's own "
+            "functions, or what a choice is made from (top-k, argmax, sign); wrap it in torch.autocast(..., "
+            "enabled=False)",
         )
     return passed(said)

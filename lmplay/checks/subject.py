@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -110,11 +112,21 @@ class Subject:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's random numbers start from `seed` in here, and go on afterwards as if nothing had been."""
+    """Random numbers start from `seed` in here, and go on afterwards as if nothing had been.
+
+    Torch's, Python's and numpy's: the trainer seeds and keeps all three, so a model may draw from any.
+    """
     devices = [device] if device.type == "cuda" else []
+    python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices, device_type="cuda"):
         torch.manual_seed(seed)
-        yield
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def tiny_settings(runner: LMRunnerBase) -> dict[str, Any]:
@@ -147,6 +159,15 @@ def losses(model: LMBase, batch: TextBatch) -> dict[str, torch.Tensor]:
     own = getattr(model, "train_loss", None)
     if own is not None:
         terms: dict[str, torch.Tensor] = own(batch)
+        if not isinstance(terms, dict) or "loss" not in terms:
+            what = f"the keys {', '.join(map(str, terms))}" if isinstance(terms, dict) else type(terms).__name__
+            raise LMPlayError(f'train_loss() returned {what}; wanted is {{"loss": ..., "another term": ...}}')
+        for name, term in terms.items():
+            if not isinstance(term, torch.Tensor) or term.dim() != 0:
+                shape = f"shape {tuple(term.shape)}" if isinstance(term, torch.Tensor) else type(term).__name__
+                raise LMPlayError(
+                    f'train_loss() returned {shape} as "{name}"; wanted is a tensor of one number, a mean'
+                )
         return terms
     return {"loss": cross_entropy(model(batch.tokens), batch.targets)}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -61,7 +63,7 @@ def check_command(
     report = Report(experiment)
     results = run_checks(subject, only or None, compile_backend="inductor" if inductor else "aot_eager")
     if json:
-        for result in results:
+        for result in aside(results):
             report.checks.append(result)
             if stream:
                 typer.echo(to_json(result.to_dict()))
@@ -69,6 +71,16 @@ def check_command(
     else:
         _show(report, results, subject, names=only or list(CHECKS), all_gradients=gradients)
     raise typer.Exit(0 if report.ok else 1)
+
+
+def aside(results: Iterator[CheckResult]) -> Iterator[CheckResult]:
+    """The same results; what a model prints on the way goes to standard error, not between them."""
+    while True:
+        with contextlib.redirect_stdout(sys.stderr):
+            result = next(results, None)
+        if result is None:
+            return
+        yield result
 
 
 def _look_at_text_of(plan: str, subject: Subject) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +53,8 @@ def _describe(experiment: str, settings: Mapping[str, Any], mini_batch_size: int
     kind = device.partition(":")[0]
     if kind not in DEVICES:
         raise WrongUsageError(f"--device {device}: the estimate of memory knows {', '.join(DEVICES)}")
-    return describe(get_runner(experiment), settings=settings, mini_batch_size=mini_batch_size, device_type=kind)
+    with contextlib.redirect_stdout(sys.stderr):  # what a model prints is no part of the answer
+        return describe(get_runner(experiment), settings=settings, mini_batch_size=mini_batch_size, device_type=kind)
 
 
 def _print(description: Description, depth: int) -> None:

@@ -58,6 +58,10 @@ def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
 def _call(app: typer.Typer, name: str, arguments: Sequence[str]) -> object:
     try:
         return app(arguments, standalone_mode=False, prog_name=name)
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # Typer would end with 1, as if something had failed
+            raise error.__context__ from None
+        raise
     except TyperException as error:
         context = getattr(error, "ctx", None)
         if context is None or str(error) != context.get_help():

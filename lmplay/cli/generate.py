@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import sys
 from dataclasses import asdict
@@ -69,7 +71,7 @@ def generate_command(
     comparing: bool = typer.Option(
         False, "--compare-weights", help="Generate nothing: state what each kind of weights costs and gains."
     ),
-    text_file: Path = typer.Option(
+    text_file: Path | None = typer.Option(
         None, "--text", help="File to measure perplexity on, for --compare-weights; else Python's own documentation."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object a text, one a line."),
@@ -85,6 +87,8 @@ def generate_command(
         seed=seed,
         stop=tuple(stop or ()),
     )
+    if text_file is not None and not comparing:
+        raise WrongUsageError("--text goes with --compare-weights")
     if comparing:
         _compare_weights(checkpoint, text_file, device, as_json=as_json)
         return
@@ -95,17 +99,19 @@ def generate_command(
     from lmplay.generate.engine import generate
     from lmplay.generate.loading import load
 
-    model = load(checkpoint, device=device, weights=weights).model
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # what a model prints is no part of its text
+        model = load(checkpoint, device=device, weights=weights).model
     texts = [text for text in prompts for _ in range(samples)]
     streaming = len(texts) == 1 and not as_json and probabilities is None
 
     def show(_: int, text: str) -> None:
-        sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
-        sys.stdout.flush()
+        out.write(visible(text) if out.isatty() else text)
+        out.flush()
 
     if streaming:
         show(0, texts[0])
-    with torch.inference_mode():
+    with torch.inference_mode(), contextlib.redirect_stdout(sys.stderr):
         results = generate(
             model,
             prompts,
@@ -170,9 +176,12 @@ def visible(text: str) -> str:
 
 def _prompts(given: list[str] | None) -> list[str]:
     if given:
-        return list(given)
+        # Bytes of the command line that are no UTF-8 have come as half surrogates, which nothing could print.
+        return [text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for text in given]
     if sys.stdin.isatty():
         raise WrongUsageError('what shall be continued? Give --prompt "some text", or text on standard input')
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     return [sys.stdin.read()]
 
 

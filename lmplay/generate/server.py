@@ -66,6 +66,7 @@ class Server:
         self._requests = requests
         self._answers = answers
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._asked: set[Id] = set()
         self._cancelled: set[Id] = set()
         self._current: Id = None
         self._busy = False
@@ -123,20 +124,24 @@ class Server:
                 continue
             try:
                 request = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 self._send(None, "error", message=f"this line is no JSON: {error}")
                 continue
             if not isinstance(request, dict):
                 self._send(None, "error", message="a request is a JSON object")
+            elif not isinstance(request.get("id"), int | str | None):
+                self._send(None, "error", message="id: a whole number or a string is wanted")
             elif request.get("op") == "cancel":
                 if "id" in request:
-                    self._cancelled.add(request["id"])
+                    # Only what waits or runs: a cancel that comes too late must not meet the id's next use.
+                    self._cancelled |= self._asked & {request["id"]}
                 elif self._busy:
                     self._cancelled.add(self._current)
             elif request.get("op") == "quit":
                 self._closed.set()
                 break
             else:
+                self._asked.add(request.get("id"))
                 self._queue.put(request)
         # At the mere end of input what was asked is still answered, so that a file of requests can be piped in.
         self._queue.put(None)
@@ -166,6 +171,7 @@ class Server:
             self._send(given.get("id"), "error", message=f"{type(error).__name__}: {error}")
         finally:
             self._busy = False
+            self._asked.discard(self._current)
             self._cancelled.discard(self._current)
 
     def _send(self, request_id: Id, event: str, **fields: Any) -> None:

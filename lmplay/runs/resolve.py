@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from lmplay.runs.layout import CHECKPOINTS, is_run, list_runs, runs_root
+from lmplay.runs.layout import CHECKPOINTS, RUN, is_run, list_runs, runs_root
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay.utils.names import did_you_mean
 
@@ -39,6 +39,8 @@ def resolve_run(name_or_path: str | Path, *, root: Path | None = None) -> Path:
             raise WrongUsageError(
                 f"{len(beginning)} runs begin with {text!r} ({some}{', ...' if len(beginning) > 3 else ''})"
             )
+    if not by_name and given.is_dir():
+        raise WrongUsageError(f"the folder {text} holds neither a run ({RUN}) nor a checkpoint ({MODEL})")
     there = f"there is no run {text!r} in {folder}"
     raise WrongUsageError(there + (did_you_mean(text, names) or ("" if names else "; there are no runs there yet")))
 

@@ -70,7 +70,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
             raise WrongUsageError(f"--set {assignment}: give it as key=value, for example train.lr=1e-3")
         table, dot, name = key.partition(".")
         if not dot or table not in tables:
-            raise WrongUsageError(f"--set: unknown key {key!r}{did_you_mean(key, known_keys())}")
+            hint = f"; a setting of the model is written model.{key}" if not dot else ""
+            raise WrongUsageError(f"--set: unknown key {key!r}{did_you_mean(key, known_keys()) or hint}")
         tables[table][name] = parse_value(text.strip())
     validated(TrainConfig, tables["train"], where="train")
     validated(DataConfig, tables["data"], where="data")

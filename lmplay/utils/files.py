@@ -51,8 +51,20 @@ def write_atomically(path: Path, content: bytes | str, *, durable: bool = True) 
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Strict JSON: NaN and infinities become the strings "NaN", "Infinity" and "-Infinity"."""
-    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False, default=str)
+    """Strict JSON: NaN and infinities become the strings "NaN", "Infinity" and "-Infinity".
+
+    Half a surrogate pair, which no UTF-8 can hold, makes the whole escaped.
+    """
+
+    def dump(*, ascii_only: bool) -> str:
+        return json.dumps(_finite(value), indent=indent, ensure_ascii=ascii_only, allow_nan=False, default=str)
+
+    text = dump(ascii_only=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return dump(ascii_only=True)
+    return text
 
 
 def _finite(value: Any) -> Any:

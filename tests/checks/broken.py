@@ -62,6 +62,27 @@ class MaskOffByOne(WithMask):
         return torch.ones(length, length, dtype=torch.bool).tril(diagonal=1)
 
 
+class BlindToTokens(GPT2):
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        return super().hidden(torch.zeros_like(x), cache, documents)
+
+
+class LooksAcrossBlocks(WithMask):
+    """The last position of a block sees the first one of the next."""
+
+    block = 28
+
+    def mask(self, length: int) -> Tensor:
+        mask = torch.ones(length, length, dtype=torch.bool).tril()
+        for first in range(self.block, length, self.block):
+            mask[first - 1, first] = True
+        return mask
+
+
+class LooksAcrossLongBlocks(LooksAcrossBlocks):
+    block = 64
+
+
 class Cached(GPT2):
     """GPT-2 with the parts of its cached path taken out, so that each can be broken."""
 
@@ -193,6 +214,24 @@ class ZeroAtFirst(SwitchedOff):
         return h + self.gate * self.extra(h)
 
 
+class SomeExperts(SwitchedOff):
+    """Sound: 24 experts, of which a token takes one, so that a batch may leave some out."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        dim = self.ln.normalized_shape[0]
+        self.router = nn.Linear(dim, 24, bias=False)
+        self.extra = nn.ModuleList(nn.Linear(dim, dim) for _ in range(24))  # type: ignore[assignment]
+
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        h = GPT2.hidden(self, x, cache, documents)
+        weight, chosen = self.router(h).softmax(-1).max(-1)  # (B, T)
+        out = torch.zeros_like(h)
+        for index in chosen.unique().tolist():
+            out = torch.where((chosen == index).unsqueeze(-1), self.extra[index](h) * weight.unsqueeze(-1), out)  # type: ignore[index]
+        return h + out
+
+
 class Exploding(GPT2):
     """A factor of ten million on the way to the first layers."""
 
@@ -220,6 +259,20 @@ class StaysInTraining(GPT2):
         super().train(mode)
         self.dropout.training = True
         return self
+
+
+class CallsEval(GPT2):
+    def forward(self, x: Tensor, cache: Any = None) -> Any:
+        self.eval()
+        return super().forward(x, cache)
+
+
+class DrawsFromPython(GPT2):
+    """Sound: the trainer seeds and keeps Python's generator too."""
+
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        h = super().hidden(x, cache, documents)
+        return h * (1 + 0.1 * random.random()) if self.training else h
 
 
 class SharesRows(GPT2):
@@ -337,6 +390,86 @@ class Raises(GPT2):
 class ReturnsPair(GPT2):
     def forward(self, x: Tensor, cache: Any = None) -> Any:
         return super().forward(x, cache), cache
+
+
+class ShortTable(GPT2):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pos_embed = nn.Parameter(self.pos_embed[:, 1:].detach())
+
+
+class WritesIntoItsInput(GPT2):
+    def forward(self, x: Tensor, cache: Any = None) -> Any:
+        x[:, 0] = 0
+        return super().forward(x, cache)
+
+
+class Answers(GPT2):
+    """Changes what comes back without a cache."""
+
+    def answer(self, logits: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, cache: Any = None) -> Any:
+        answer = super().forward(x, cache)
+        return self.answer(answer) if cache is None else answer
+
+
+class TransposedLogits(Answers):
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits.transpose(1, 2)
+
+
+class Probabilities(Answers):
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits.softmax(-1)
+
+
+class WholeNumbers(Answers):
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits.long()
+
+
+class FewLogits(Answers):
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits[..., :99]
+
+
+class LossAlone(GPT2):
+    def train_loss(self, batch: Any) -> Any:
+        return F.cross_entropy(self(batch.tokens).flatten(0, 1), batch.targets.flatten())
+
+
+class LossOfItsInput(GPT2):
+    """Has forgotten the shift: learns to repeat the token it is given."""
+
+    def train_loss(self, batch: Any) -> Any:
+        return {"loss": F.cross_entropy(self(batch.tokens).flatten(0, 1), batch.tokens.flatten())}
+
+
+class OneBlockTwice(GPT2):
+    """`[Block()] * 2`: allowed, and to be seen."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.blocks = nn.ModuleList([self.blocks[0]] * 2)
+
+
+class Bare(LMBase):
+    """Its layer is in a plain list, so torch does not know of it."""
+
+    def __init__(self, max_len: int = 32, num_blocks: int = 1, embed_dim: int = 8, num_heads: int = 1) -> None:
+        super().__init__("bare", max_len=max_len)
+        self.layers = [nn.Embedding(self.vocab_size, embed_dim)]
+
+    def forward(self, x: Tensor, cache: Any = None) -> Any:
+        return self.layers[0](x)
+
+
+class Talkative(GPT2):
+    def forward(self, x: Tensor, cache: Any = None) -> Any:
+        print("x is", x.shape)  # noqa: T201
+        return super().forward(x, cache)
 
 
 class PlainList(LMBase):

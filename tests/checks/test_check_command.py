@@ -26,10 +26,10 @@ check.register(app)
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two broken models under names of their own."""
+    """Three broken models under names of their own."""
     monkeypatch.setenv("COLUMNS", "200")
     assert "gpt2ish" in runner_list.MODEL_RUNNERS
-    for model_class in (broken.FutureLeak, broken.UnusedHead):
+    for model_class in (broken.FutureLeak, broken.UnusedHead, broken.Talkative):
         entry = RunnerEntry(
             name=model_class.__name__,
             description="",
@@ -54,6 +54,12 @@ def test_a_sound_model_is_told_so_with_the_norms_of_its_blocks() -> None:
     bars = {line.split()[0]: line for line in result.stdout.splitlines() if "█" in line}
     assert list(bars) == ["pos_embed", "tok_embed", "blocks.0", "blocks.1", "ln", "fc"]
     assert re.search(r"2 passed in \d+ s", result.stdout)
+
+
+def test_what_a_model_prints_does_not_stand_in_the_json() -> None:
+    result = call("Talkative", "--tiny", "--only", "eval_mode", "--json")
+    assert json.loads(result.stdout)["ok"] is True
+    assert "x is torch.Size" in result.stderr
 
 
 def test_a_failed_check_says_what_it_saw_and_what_is_likely_wrong() -> None:

@@ -62,6 +62,8 @@ BROKEN = [
     (broken.LeakInTraining, "causality", "in training mode", "only the path that training takes looks ahead"),
     (broken.TransposedMask, "causality", "position 0 sees token 1:", "the mask is transposed"),
     (broken.MaskOffByOne, "causality", "position 0 sees token 1:", "off by one: a position sees the next token"),
+    (broken.BlindToTokens, "causality", "no logit moves when all tokens change", "do not depend on the tokens"),
+    (broken.LooksAcrossBlocks, "causality", "position 27 sees token 28", "the border at token 28 is not"),
     (broken.WrongPositions, "cache", "1 row token by token: position 1 differs", "true length of the cache"),
     (broken.PositionsByRows, "cache", "3 rows token by token", "a single row is right and several are not"),
     (broken.CacheNotRead, "cache", "position 1 differs", "the cache is not read"),
@@ -70,7 +72,8 @@ BROKEN = [
     (broken.IgnoresPadding, "cache", "left padding of 15", "declares supports_left_padding"),
     (broken.NoCache, "cache", "takes no cache", "add `cache=None`"),
     (broken.AllLogitsWithCache, "cache", "logits have the shape (1, 8,", "only the logits of the last token"),
-    (broken.LogitsAloneWithCache, "cache", "returns no pair", "end forward() with"),
+    (broken.LogitsAloneWithCache, "cache", "returns Tensor, no pair", "end forward() with"),
+    (broken.DropoutAlwaysOn, "cache", "position 0 differs", "see the check eval_mode"),
     (broken.ForgottenGrad, "gradients", "frozen: pos_embed", "requires_grad is off"),
     (broken.UnusedHead, "gradients", "none: extra.weight, extra.bias", "never used on the way to the loss"),
     (broken.SwitchedOff, "gradients", "zero: extra.weight, extra.bias", "a factor of zero"),
@@ -81,18 +84,28 @@ BROKEN = [
     (broken.SureAtFirst, "initial_loss", "ln(50257) = 10.82", "starts too large"),
     (broken.KnowsTooMuch, "initial_loss", "ln(50257) = 10.82", "knows too much for an untrained model"),
     (broken.TwoTruths, "initial_loss", "differs from forward(x)", "both must compute the same"),
+    (broken.LossOfItsInput, "initial_loss", "train_loss() gives", "shifted by one already"),
     (broken.SharesRows, "batch_independence", "from the same row alone", "a mean or a norm over the batch"),
     (broken.BatchNormed, "batch_independence", "in training mode", "BatchNorm"),
     (broken.Deaf, "learns", "10.82 to 10.82 in 40 steps", "not connected to the weights"),
-    (broken.OtherRandomness, "determinism", "differ in noise", "somewhere else than torch's generator"),
+    (broken.OtherRandomness, "determinism", "differ in noise", "no generator that is seeded"),
     (broken.Counts, "determinism", "the same step twice differs in the loss", "state that a pass leaves behind"),
     (broken.Counts, "eval_mode", "two passes in eval mode differ", "state that a pass leaves behind"),
     (broken.Unsaved, "determinism", "after saving and loading", "neither a parameter nor a buffer"),
     (broken.DropoutAlwaysOn, "eval_mode", "two passes in eval mode differ", "dropout that is always on"),
     (broken.StaysInTraining, "eval_mode", "still in training mode after eval(): dropout", "train() is overridden"),
+    (broken.CallsEval, "eval_mode", "leaves in eval mode: the model", "forward() calls eval()"),
     (broken.NeedsFloat32, "precision", "of their spread", "needs float32"),
     (broken.CompiledDiffers, "compile", "compiled, the loss is", "behind the compiler's back"),
     (broken.ReturnsPair, "causality", "returns tuple", "the logits alone"),
+    (broken.TransposedLogits, "cost", "logits have the shape (1, 50257, 4), not (1, 4, 50257)", "of every position"),
+    (broken.WholeNumbers, "cost", "logits are int64", "of every position"),
+    (broken.FewLogits, "cost", "logits for 99 tokens, and the tokenizer has 50257", "as wide as the vocabulary"),
+    (broken.Probabilities, "cost", "sum to 1", "apply softmax themselves"),
+    (broken.WritesIntoItsInput, "cost", "changes the token ids", "work on a copy"),
+    (broken.ShortTable, "cost", "IndexError: index out of range", "positions go from 0 to max_len - 1"),
+    (broken.Bare, "cost", "no parameters", "use nn.ModuleList"),
+    (broken.LossAlone, "gradients", "train_loss() returned Tensor; wanted is {", "docs/models.md"),
 ]
 
 
@@ -119,6 +132,28 @@ def test_a_layer_that_starts_at_zero_counts_once_a_step_has_woken_it() -> None:
     result = ask(broken.ZeroAtFirst, "gradients")
     assert result.ok
     assert "woken by a step: extra.bias, extra.weight" in result.evidence
+
+
+def test_a_leak_across_the_border_of_a_long_block_is_found() -> None:
+    result = ask(broken.LooksAcrossLongBlocks, "causality", max_len=70)
+    assert "position 63 sees token 64" in result.evidence
+
+
+def test_weights_that_parts_share_are_named() -> None:
+    result = ask(broken.OneBlockTwice, "gradients")
+    assert result.ok
+    assert "shared weights: blocks.1 with blocks.0" in result.evidence
+
+
+def test_what_only_some_batches_reach_counts_once_one_has_reached_it() -> None:
+    result = ask(broken.SomeExperts, "gradients")
+    assert result.ok, result
+    assert "reached by some batches only: extra." in result.evidence
+
+
+def test_randomness_is_not_held_against_determinism() -> None:
+    assert ask(broken.DrawsFromPython, "determinism").ok
+    assert ask(broken.DropoutAlwaysOn, "determinism").ok  # eval_mode tells
 
 
 def test_parameters_tagged_as_frozen_are_named_and_not_held_against_the_model() -> None:

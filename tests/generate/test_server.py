@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 from lmplay.base.base_model import LMBase
 from lmplay.generate import SamplingConfig, generate
 from lmplay.generate.client import Engine, EngineDiedError, EngineRefusedError
+from lmplay.generate.server import Server
 from tests.warm import client as warm
 
 
@@ -81,6 +83,19 @@ def test_a_request_that_fails_is_told_and_the_next_is_served(engine: Engine) -> 
         with pytest.raises(EngineRefusedError, match=message):
             done(engine, prompt="A", **request)
     assert done(engine, prompt="B", settings={"max_tokens": 3})["event"] == "done"
+
+
+def test_no_line_ends_the_process_that_reads_it() -> None:
+    lines = ["[" * 200_000, "7", '{"op": "cancel", "id": [1]}', '{"op": "info", "id": {}}', '{"op": ["info"]}']
+    lines += ['{"op": "\\ud800", "id": "half a pair"}', '{"op": "cancel", "id": 9}', '{"op": "info", "id": 9}']
+    answers = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    server = Server(io.StringIO("\n".join(lines)), answers)
+    server.serve()
+    answers.seek(0)
+    replies = [json.loads(line) for line in answers]
+    assert [reply["event"] for reply in replies] == ["error"] * 7
+    assert {reply["id"] for reply in replies} == {None, "half a pair", 9}
+    assert server._cancelled == set()  # a later request with the id 9 is served
 
 
 def test_a_killed_engine_is_told_and_a_new_one_goes_on(engine: Engine) -> None:

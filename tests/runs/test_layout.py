@@ -70,6 +70,8 @@ def test_runs_are_found_by_name_beginning_path_and_last(run: Path) -> None:
     assert resolve_run("oth") == other
     assert resolve_run("last") == other
     assert resolve_run(str(run)) == run
+    with pytest.raises(WrongUsageError, match="holds neither a run"):
+        resolve_run(str(run.parent))
     assert list_runs() == [other, run]
     with pytest.raises(WrongUsageError, match="2 runs begin with 'o'"):
         resolve_run("o")

@@ -38,6 +38,7 @@ def test_values_are_json_where_they_are_json(text: str, value: object) -> None:
     ("assignment", "message"),
     [
         ("lr=1e-3", "did you mean train.lr"),
+        ("num_blocks=2", "a setting of the model is written model.num_blocks"),
         ("train.learing_rate=1", "unknown key train.learing_rate"),
         ("train.batchsize=1", "did you mean batch_size"),
         ("trian.lr=1", "did you mean train.lr"),
