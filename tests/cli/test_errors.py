@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,3 +84,11 @@ def test_settings_are_dumped_and_read_back(lmplay: LMPlay, tmp_path: Path) -> No
         (old, new) for old, new in zip(first.stdout.splitlines(), second.stdout.splitlines(), strict=True) if old != new
     ]
     assert changed == [("lr = 0.003", "lr = 0.25")]
+
+
+def test_a_reader_that_has_gone_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lmplay list | head -1`: Typer ends with 1 when a pipe breaks."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    monkeypatch.setattr(sys, "stdout", os.fdopen(writing, "w"))
+    assert run_app(app, "lmplay", ["plans"]) == 0
