@@ -9,6 +9,7 @@ from typing import Any
 from textual.await_complete import AwaitComplete
 from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.types import IgnoreReturnCallbackType
+from textual.worker import Worker
 
 from lmplay_tui.actions import BY_ID
 from lmplay_tui.keymap import key_name
@@ -18,6 +19,11 @@ _MOST_RUNS = 200
 
 class Palette(CommandPalette):
     """Closed once, as every `Modal`: a key that is still on its way to it must not close what lies below."""
+
+    def run_worker(self, work: Any, *arguments: Any, **options: Any) -> Worker[Any]:
+        # The palette may be closed while commands are looked for: Textual then misses the list that it puts them in,
+        # which would end the workbench.
+        return super().run_worker(work, *arguments, **{**options, "exit_on_error": False})
 
     def dismiss(self, result: None = None) -> AwaitComplete:
         return super().dismiss(result) if self.is_active else AwaitComplete()

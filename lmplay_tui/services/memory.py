@@ -18,12 +18,16 @@ def share_one_arena() -> bool:
     glibc gives threads arenas of their own. Here one thread after another makes arrays that are a row longer than the
     last ones, and each arena keeps the holes that they leave: some 10 MiB more, and growing.
     """
+    return _ask_malloc("mallopt", _ARENA_MAX, 1)
+
+
+def _ask_malloc(function: str, *arguments: int) -> bool:
     if sys.platform != "linux":
         return False
     import ctypes
 
     try:
-        return bool(ctypes.CDLL(None).mallopt(_ARENA_MAX, 1))
+        return bool(getattr(ctypes.CDLL(None), function)(*arguments))
     except (AttributeError, OSError):
         return False  # another C library
 
@@ -44,3 +48,5 @@ def tidy() -> None:
         clear = getattr(method, "cache_clear", None)
         if clear is not None:
             clear()
+    # What lies free between what is in use goes back to the system too, within a millisecond.
+    _ask_malloc("malloc_trim", 0)
