@@ -313,12 +313,13 @@ class Workbench(Outside, inherit_bindings=False):
         self.notify(f"written to {self.save_screenshot()}")
 
     def action_no_interrupt(self) -> None:
-        """What `ctrl+c` does: copy what is selected. It never ends the workbench, and never a run."""
+        """What `ctrl+c` does: copy what is selected, else what is in focus. It never ends the workbench, nor a run."""
         text = self.screen.get_selected_text()
+        if not text:
+            text = getattr(self.focused, "copied", str)()
+            self.notify("q leaves the workbench; runs go on.", timeout=3)
         if text:
             self.copy(text)
-        else:
-            self.notify("q leaves the workbench; runs go on.", timeout=3)
 
     def action_jump(self) -> None:
         from lmplay_tui.dialogs.jump import JumpScreen

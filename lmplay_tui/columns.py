@@ -24,6 +24,8 @@ class Column:
     rank: int = 0
     help: str = ""
     sortable: bool = False
+    ends: bool = False
+    """What is too long keeps both ends."""
 
 
 def layout_columns(columns: Sequence[Column], needed: Sequence[int], width: int, *, gap: int = GAP) -> list[int]:

@@ -51,8 +51,10 @@ class Outside(App[None]):
     async def _hand_over(self, text: str) -> None:
         from lmplay_tui.services.clipboard import hand_over
 
-        file = await hand_over(text)
-        self.notify("copied" + (f", also into {file}" if file is not None else ""), timeout=3)
+        places = " and ".join(await hand_over(text))
+        lines = text.count("\n") + 1
+        copied = f"copied {lines:,} lines" if lines > 1 else "copied"
+        self.notify(copied + (f", also into {places}" if places else ""), timeout=3)
 
     def edit(self, file: Path) -> None:
         """Open a file in $EDITOR, the screen stepping aside for it."""

@@ -16,6 +16,10 @@ EventKind = Literal["saved", "changed", "resumed", "paused", "warning", "died"]
 
 MARKS = "●■▲◆✚★○□"
 ASCII_MARKS = "o#^*+xO%"
+COUNTED = ("step", "steps", "samples", "tokens")
+"""Axes on which there is nothing between two whole numbers."""
+TIMES = ("time", "seconds of training")
+"""Axes in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,8 @@ class Curve:
     """Chooses the colour and, so that it can be told without colours, the mark."""
     kind: Literal["line", "points"] = "line"
     """`points` are few and each one counts (validations): every one gets a mark, none is smoothed."""
+    every_row: bool = False
+    """Known at each x: a y that isn't finite was none, rather than not logged."""
 
     def __post_init__(self) -> None:
         assert self.x.shape == self.y.shape, (self.x.shape, self.y.shape)

@@ -6,15 +6,12 @@ import math
 
 import numpy as np
 
-from lmplay.stats.ticks import tick_label
-from lmplay_tui.chart.data import ChartData, Event, value_at
+from lmplay.stats.ticks import tick_label, time_label
+from lmplay_tui.chart.data import COUNTED, TIMES, ChartData, Event, value_at
 from lmplay_tui.chart.view import Limits
 from lmplay_tui.figures import short_number
 from lmplay_tui.lines import Line, joined, line, width_of
 from lmplay_tui.theme import series_ink
-
-_COUNTED = ("step", "samples", "tokens")
-"""Axes on which there is nothing between two whole numbers."""
 
 
 def legend(data: ChartData, cursor: float | None, width: int, *, marks: str, event: str = "") -> Line:
@@ -30,7 +27,8 @@ def legend(data: ChartData, cursor: float | None, width: int, *, marks: str, eve
         bare.append(line((f"{mark} ", ink), (value, f"bold {ink}")))
     where: Line = ()
     if cursor is not None:
-        place = tick_label(round(cursor) if data.x_name in _COUNTED else round(cursor, 3))
+        place = time_label(cursor) if data.x_name in TIMES else tick_label(cursor)
+        place = tick_label(round(cursor)) if data.x_name in COUNTED else place
         where = line((f"{data.x_name} {place}", "accent"))
     happened = line((event, "accent")) if event else ()
     forms = ([where, happened, *parts], [where, *parts], parts, [where, *bare], bare)
@@ -42,6 +40,9 @@ def _values(data: ChartData, cursor: float | None) -> dict[tuple[str, int], list
     """(name, series) of the curves with their values at the crosshair, or at the end; curves of one name as one."""
     found: dict[tuple[str, int], list[float]] = {}
     for curve in data.curves:
+        if cursor is None and curve.every_row and len(curve.y) and not math.isfinite(curve.y[-1]):
+            found.setdefault((curve.name, curve.series), []).append(float(curve.y[-1]))
+            continue
         point = value_at(curve, cursor if cursor is not None else math.inf)
         found.setdefault((curve.name, curve.series), []).extend([point[1]] if point is not None else [])
     return found

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmplay.stats.raster import ASCII, BLOCKS, BRAILLE, Codes, Glyphs, draw_line
-from lmplay.stats.ticks import tick_label, ticks
-from lmplay_tui.chart.data import ASCII_MARKS, MARKS, ChartData, EventKind
+from lmplay.stats.ticks import tick_label, ticks, time_label, time_ticks
+from lmplay_tui.chart.data import ASCII_MARKS, COUNTED, MARKS, TIMES, ChartData, EventKind
 from lmplay_tui.chart.prepare import Layer, Prepared
 from lmplay_tui.chart.view import Limits, View
 
@@ -124,7 +124,7 @@ def draw(
     inks = np.zeros(codes.shape, np.int16)
     canvas = _Canvas(codes, inks, left, plot_width, plot_height, prepared, signs)
     canvas.y_axis(log=view.log_y)
-    canvas.x_axis(log=view.log_x)
+    canvas.x_axis(data.x_name, log=view.log_x)
     for x, name in data.borders:
         canvas.border(_place(x, view.log_x), name)
     if view.cursor is not None:
@@ -178,16 +178,20 @@ class _Canvas:
             self.codes[row, self.left :] = ord(self.signs.grid)
             self.inks[row, self.left :] = Ink.GRID
 
-    def x_axis(self, *, log: bool) -> None:
+    def x_axis(self, name: str, *, log: bool) -> None:
         line, words = self.height, self.height + 1
         self.codes[line, self.left :] = ord(self.signs.horizontal)
         self.codes[line, self.left - 1] = ord(self.signs.corner)
         self.inks[line, self.left - 1 :] = Ink.AXIS
-        free = 0
-        for value in _tick_values(self.x_limits, max(2, self.width // 12), log=log):
+        free, count = 0, max(2, self.width // 12)
+        is_time, whole = name in TIMES, name in COUNTED
+        values = (
+            time_ticks(*self.x_limits, count) if is_time and not log else _tick_values(self.x_limits, count, log=log)
+        )
+        for value in values:
             column = self.column(_place(value, log))
-            label = tick_label(value)
-            if column is None:
+            label = time_label(value) if is_time else tick_label(value)
+            if column is None or (whole and value != round(value)):
                 continue
             start = min(max(0, column - len(label) // 2), self.left + self.width - len(label))
             if start < free:

@@ -99,7 +99,9 @@ def _x_limits(data: ChartData, view: View, previous: Prepared | None) -> Limits:
         return _scaled_window(view.x_window, log=view.log_x)
     ends = [curve.x[curve.x > 0] if view.log_x else curve.x for curve in data.curves]
     found = span_of(scaled(x, log=view.log_x) for x in ends)
-    return quantised(found or (0.0, 1.0), parts=_X_PARTS, previous=previous.x_limits if previous else None)
+    low, high = quantised(found or (0.0, 1.0), parts=_X_PARTS, previous=previous.x_limits if previous else None)
+    # Around a single place there is room on both sides, but not before the beginning.
+    return (max(low, 0.0) if found is not None and found[0] >= 0 and not view.log_x else low), high
 
 
 def _y_span(layers: list[Layer]) -> Limits | None:

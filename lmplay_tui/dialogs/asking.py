@@ -148,7 +148,10 @@ class Choices(Dialog):
         from lmplay_tui.columns import Column
 
         self._grid = Grid(
-            (Column(key="name", flex=2, least=12, most=60), Column(key="text", flex=3, rank=1, least=8, most=80)),
+            (
+                Column(key="name", flex=3, least=12, most=60, ends=True),
+                Column(key="text", flex=2, rank=1, least=8, most=80),
+            ),
             head=False,
             empty="nothing of that name",
         )
@@ -159,6 +162,7 @@ class Choices(Dialog):
 
     def on_mount(self) -> None:
         super().on_mount()
+        self.query_one(Vertical).styles.width = 100  # names and what is said of them; narrow screens cut it
         self._show()
         self._grid.styles.height = min(14, max(3, len(self._choices)))
         if self._chosen:
@@ -167,17 +171,15 @@ class Choices(Dialog):
 
     def _show(self) -> None:
         words = self._field.value.casefold().split()
-        self._grid.show(
-            [
-                Row(value, (line((value, "bold")), line((text, "muted"))))
-                for value, text in self._choices
-                if all(word in f"{value} {text}".casefold() for word in words)
-            ]
-        )
+        found = [one for one in self._choices if all(word in " ".join(one).casefold() for word in words)]
+        # Those whose name it is come before those of which it is only said.
+        found.sort(key=lambda one: not all(word in one[0].casefold() for word in words))
+        self._grid.show([Row(value, (line((value, "bold")), line((text, "muted")))) for value, text in found])
 
     @on(Field.Changed)
     def _typed(self) -> None:
         self._show()
+        self._grid.action_first()  # what fits best is taken
 
     def on_key(self, event: object) -> None:
         """Up and down move the cursor of the list while one types."""

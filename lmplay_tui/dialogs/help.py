@@ -31,21 +31,25 @@ _TITLES = {
 }
 
 
+_GENERAL = ("grid", "split", "app")
+"""What works alike everywhere comes after what is of this screen."""
+
+
 def help_lines(screen: Screen[Any], keymap: Mapping[str, str], width: int, *, ascii_only: bool = False) -> list[Line]:
-    """The text for what is in focus on `screen`, then its keys by place, the nearest first."""
+    """The text for what is in focus on `screen`, then its keys by place: the nearest first."""
     from lmplay_tui.screens.base import help_of
 
     lines: list[Line] = []
     text = help_of(screen.focused or screen)
     about = help_of(screen)
-    for part in dict.fromkeys(filter(None, (text, about))):
+    for part in dict.fromkeys(filter(None, (getattr(screen.focused, "told", ""), text, about))):
         lines += [*wrapped(part, width), ()]
     by_place: dict[str, list[Action]] = {}
     for active in screen.active_bindings.values():
         action = BY_ID.get(active.binding.id or "")
         if action is not None and active.enabled and action not in by_place.setdefault(action.place, []):
             by_place[action.place].append(action)
-    for place, actions in by_place.items():
+    for place, actions in sorted(by_place.items(), key=lambda item: item[0] in _GENERAL):
         lines.append(line((_TITLES.get(place, "On this screen"), "bold accent")))
         for action in actions:
             keys = keymap.get(action.id, action.keys)

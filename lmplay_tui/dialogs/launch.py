@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from textual import on
@@ -32,6 +33,7 @@ from lmplay_tui.dialogs.modal import Modal
 from lmplay_tui.lines import line, wrapped
 from lmplay_tui.services.commands import CommandError
 from lmplay_tui.services.dry_run import look_at_dry_run, new_folder, throw_away
+from lmplay_tui.services.plan_shelf import read_plans
 from lmplay_tui.widgets.bars import KeyBar
 from lmplay_tui.widgets.choice import Choice
 from lmplay_tui.widgets.fields import Field
@@ -130,6 +132,7 @@ class LaunchScreen(Modal[str | None]):
             return
         self._values[name] = event.value
         self._workbench.state.set("launch", {**self._values, "name": ""})
+        self._say("", "")  # what was said of the form before
         if name in ("experiment", "plan"):
             self._known = replace(
                 self._known, plan=None, description=None if name == "experiment" else self._known.description
@@ -137,6 +140,10 @@ class LaunchScreen(Modal[str | None]):
         if name in ("experiment", "plan", "mini_batch_size", "sets"):
             self._ask_cost()
         self._show()
+
+    @on(Field.Submitted)
+    def _field_done(self) -> None:
+        self.focus_next()
 
     @on(Choice.ListWanted)
     def _list_wanted(self, event: Choice.ListWanted) -> None:
@@ -165,14 +172,16 @@ class LaunchScreen(Modal[str | None]):
         for name, widget in self._widgets.items():
             widget.placeholder = self._known.default(name)
             widget.set_class(name in wrong, "-invalid")
+            told = self._known.told(name)
+            widget.tooltip = told or None
+            widget.told = f"{BY_NAME[name].label}: {told}" if told else ""
         focused = (self.focused.id or "").removeprefix("field-") if self.focused is not None else ""
         first_wrong = focused if focused in wrong else next(iter(wrong), "")
         if first_wrong:
-            told = wrapped(f"{BY_NAME[first_wrong].label}: {wrong[first_wrong]}", _WIDTH, "bad")
+            said = wrapped(f"{BY_NAME[first_wrong].label}: {wrong[first_wrong]}", _WIDTH, "bad")
         else:
-            text = self._known.told(focused) if focused in BY_NAME else ""
-            told = wrapped(text, _WIDTH, "muted")
-        self.query_one("#told", TextView).show(told[:2])
+            said = wrapped(self._known.told(focused) if focused in BY_NAME else "", _WIDTH, "muted")
+        self.query_one("#told", TextView).show(said[:2])
         self.query_one("#differs", TextView).show(
             [line(("differs   ", "muted"), *difference_line(self._values, self._known))]
         )
@@ -198,11 +207,13 @@ class LaunchScreen(Modal[str | None]):
             if not app.index.now.known:
                 await app.index.renew()
             self._choices("experiment", [one.name for one in app.index.now.experiments if one.broken is None])
-            rows, plans = await asyncio.gather(app.commands.json("settings"), app.commands.json("plans"))
+            opened = [str(path) for path in app.state.get("data.opened", [])]
+            shelved = asyncio.to_thread(read_plans, Path.cwd(), opened)
+            rows, plans = await asyncio.gather(app.commands.json("settings"), shelved)
         except CommandError as error:
             self._say(str(error), "bad")
             return
-        self._plans = {plan["name"]: plan["description"] for plan in plans}
+        self._plans = {one.key: one.plan.description for one in plans if one.plan is not None}
         self._known = replace(self._known, settings={row["key"]: row for row in rows})
         self._choices("plan", tuple(self._plans))
         for name in ("precision", "schedule"):

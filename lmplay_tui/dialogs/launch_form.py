@@ -70,6 +70,8 @@ class Known:
         if not field.key:
             return {"plan": "default", "device": "auto"}.get(name, "")
         table, _, key = field.key.partition(".")
+        if table == "train" and self.plan is None:
+            return ""  # not known yet: what lmplay would take without the plan says nothing
         stages = self.plan.get("stages", ()) if self.plan is not None else ()
         if table == "train" and stages and key in stages[0].get("train", {}):
             return short_number(stages[0]["train"][key])
@@ -136,7 +138,7 @@ def described_as(values: Values, known: Known) -> tuple[tuple[str, ...], int]:
     """(settings of the model, rows at once) that parameters and memory depend on."""
     settings = tuple(one for one in _sets(values.get("sets", "")) if one.startswith("model.") and "=" in one)
     rows = _number(values.get("mini_batch_size") or known.default("mini_batch_size"))
-    return settings, int(rows) if rows is not None and rows >= 1 else USUAL_ROWS
+    return settings, int(rows) if rows is not None and 1 <= rows < math.inf else USUAL_ROWS
 
 
 def problems(values: Values, known: Known) -> dict[str, str]:
@@ -164,9 +166,10 @@ def _problem(name: str, value: str, known: Known) -> str:
         return ""
     row = settings.get(BY_NAME[name].key)
     if name == "seed" or (row is not None and not row["choices"]):
-        try:
-            number = float(value)
-        except ValueError:
+        if name == "mini_batch_size" and value == "auto":
+            return ""
+        number = _number(value)
+        if number is None or not math.isfinite(number):
             return f"{value!r} is no number"
         whole = name == "seed" or isinstance((row or {}).get("default"), int) or name == "steps"
         if whole and number != int(number):

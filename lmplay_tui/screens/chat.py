@@ -19,7 +19,7 @@ from lmplay_tui.services.checkpoints import checkpoint_choices, newest_step
 from lmplay_tui.services.run_store import Snapshot
 from lmplay_tui.services.speaker import Speaker
 from lmplay_tui.views.chat import model_lines, transcript
-from lmplay_tui.widgets.pane import Pane
+from lmplay_tui.widgets.pane import Pane, Split
 from lmplay_tui.widgets.slider import Slider
 from lmplay_tui.widgets.text_view import TextView
 from lmplay_tui.widgets.token_view import TokenView
@@ -69,6 +69,10 @@ class Prompt(TextArea, inherit_bindings=False):
         await super()._on_key(event)
 
 
+def _talk_width(width: int) -> int:
+    return width - min(44, max(29, width // 4))
+
+
 class ChatScreen(WorkbenchScreen):
     MODE = "chat"
     HELP = (
@@ -77,8 +81,6 @@ class ChatScreen(WorkbenchScreen):
     )
     BINDINGS = bindings_for("chat")
     DEFAULT_CSS = """
-    ChatScreen #body { height: 1fr; }
-    ChatScreen #talk { width: 1fr; height: 1fr; }
     ChatScreen #answers { height: 1fr; }
     ChatScreen #answers TextView { height: 1fr; }
     ChatScreen #second-pane { display: none; border-left: solid $border-blurred; }
@@ -87,8 +89,6 @@ class ChatScreen(WorkbenchScreen):
     ChatScreen.-tokens #token-pane { display: block; }
     ChatScreen.-short #token-pane { height: 11; }
     ChatScreen #say { height: 5; }
-    ChatScreen #side { width: 34; height: 1fr; }
-    ChatScreen.-narrow #side { width: 28; }
     ChatScreen #model { height: auto; margin-top: 1; }
     """
 
@@ -99,7 +99,8 @@ class ChatScreen(WorkbenchScreen):
         self.second: Speaker | None = None
         self._walked: Speaker | None = None
         """Whose answer is shown token by token."""
-        self._was_writing = False
+        self._possible = (False, False)
+        """Whether an answer is being written, and whether there is one: what the keys can do goes with it."""
         self._drawn = 0.0
         self._draw_later = False
         self._newest: int | None = None
@@ -120,12 +121,13 @@ class ChatScreen(WorkbenchScreen):
             name: Slider(label, stops, value=float(settings.get(name, default)), told=told, id=name)
             for name, label, stops, default, told in SLIDERS
         }
-        with Horizontal(id="body"):
-            with Vertical(id="talk"):
-                yield Horizontal(self.first_pane, self.second_pane, id="answers")
-                yield self.token_pane
-                yield Pane(self.prompt, title="Say", id="say")
-            yield Pane(*self.sliders.values(), self.model, title="Sampling and model", id="side")
+        talk = Vertical(
+            Horizontal(self.first_pane, self.second_pane, id="answers"),
+            self.token_pane,
+            Pane(self.prompt, title="Say", id="say"),
+        )
+        side = Pane(*self.sliders.values(), self.model, title="Sampling and model", id="side")
+        yield Split(talk, side, share=state.get("layout.chat", 0.0) or None, usual=_talk_width, least=24)
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -185,10 +187,15 @@ class ChatScreen(WorkbenchScreen):
                 if speaker is not None:
                     view.show(transcript(speaker, view.size.width or 60, ascii_only=ascii_only))
                     pane.entitle(speaker.title or "Chat")
-            if self._writing != self._was_writing:
-                self._was_writing = self._writing
+            possible = (self._writing, bool(self.first.conversation.turns))
+            if possible != self._possible:
+                self._possible = possible
                 self.refresh_bindings()
-            self.model.show(model_lines(self.first, newest=self._newest, mode=self.first.conversation.mode))
+            self.model.show(
+                model_lines(
+                    self.first, self.model.size.width or 28, newest=self._newest, mode=self.first.conversation.mode
+                )
+            )
             walked = self._walked if self._walked in self._speakers else self.first
             turns = walked.conversation.turns if walked is not None else ()
             self.tokens.show(turns[-1].probabilities if turns else ())
@@ -197,6 +204,14 @@ class ChatScreen(WorkbenchScreen):
     def on_resize(self, event: events.Resize) -> None:
         super().on_resize(event)
         self.call_after_refresh(self._show)
+
+    @on(Pane.Resized)
+    def _pane_resized(self) -> None:
+        self._show()
+
+    @on(Split.Moved)
+    def _split_moved(self, event: Split.Moved) -> None:
+        self.workbench.state.set("layout.chat", event.share)
 
     # ---- talking -----------------------------------------------------------------------------------------------------
 
@@ -249,9 +264,16 @@ class ChatScreen(WorkbenchScreen):
         return any(speaker.writing is not None for speaker in self._speakers)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Escape stops an answer; when none is being written it leaves the field."""
-        if action in ("stop", "leave"):
-            return self._writing == (action == "stop")
+        """Escape stops an answer; when none is being written it leaves the field. Some keys need an answer."""
+        here = self.prompt.has_focus
+        if action == "stop":
+            return self._writing
+        if action in ("leave", "send", "newline"):
+            return here and not (self._writing and action == "leave")
+        if action == "write":
+            return not here and not self._writing
+        if action in ("retry", "edit", "branch") and not self.first.conversation.turns:
+            return False
         return super().check_action(action, parameters)
 
     def _free(self) -> bool:
@@ -268,6 +290,9 @@ class ChatScreen(WorkbenchScreen):
 
     def action_leave(self) -> None:
         self.first_view.focus()
+
+    def action_write(self) -> None:
+        self.prompt.focus()
 
     def action_retry(self) -> None:
         turns = self.first.conversation.turns

@@ -27,6 +27,7 @@ from lmplay_tui.views.compare import (
     validation_chart,
     words,
 )
+from lmplay_tui.views.run_charts import over
 from lmplay_tui.widgets.chart import Chart
 from lmplay_tui.widgets.grid import Grid
 from lmplay_tui.widgets.pane import Pane, Split
@@ -45,8 +46,9 @@ class CompareScreen(ChartingScreen):
     BINDINGS = bindings_for("compare")
     DEFAULT_CSS = """
     CompareScreen #charts { layout: horizontal; height: 1fr; }
-    CompareScreen #charts Pane { padding: 0; }
-    CompareScreen #words { height: auto; max-height: 6; padding: 0 1; }
+    CompareScreen #charts Pane { padding: 0; margin-left: 1; }
+    CompareScreen #charts #training-pane { margin-left: 0; }
+    CompareScreen #words { height: auto; max-height: 6; }
     CompareScreen.-narrow #validation-pane { display: none; }
     CompareScreen.-full #below, CompareScreen.-full #words, CompareScreen.-full #charts Pane { display: none; }
     CompareScreen.-full #charts Pane.-chosen { display: block; }
@@ -70,7 +72,7 @@ class CompareScreen(ChartingScreen):
         self.words = TextView(id="words")
         self.below = Pane(self.words, self.views, title="Compare", id="below")
         charts = Container(
-            Pane(self.training, title="training loss"),
+            Pane(self.training, title="training loss", id="training-pane"),
             Pane(self.validation, title="validation loss", id="validation-pane"),
             Pane(self.difference, title="difference from the baseline"),
             id="charts",
@@ -113,7 +115,9 @@ class CompareScreen(ChartingScreen):
         names = [curve.name for curve in compared.curves]
         colours = {str(name): int(number) for name, number in self.workbench.marks.get("colours", {}).items()}
         series = series_of(compared, colours)
-        self.training.show(training_chart(compared, series))
+        training = training_chart(compared, series)
+        self.query_one("#training-pane", Pane).entitle(subtitle=over(training.x_name))
+        self.training.show(training)
         self.validation.show(validation_chart(compared, series))
         self.difference.show(difference_chart(compared, series))
         self.below.entitle(title(compared))

@@ -42,6 +42,11 @@ _PATIENCE = 0.25
 """Seconds that a choice rests before a process is started for it."""
 
 
+def _list_width(width: int) -> int:
+    """Beyond what the detail takes, the list has the room for its descriptions."""
+    return max(27, min(130, width - 78))
+
+
 class DataScreen(PackedRowScreen):
     MODE = "data"
     HELP = (
@@ -82,8 +87,14 @@ class DataScreen(PackedRowScreen):
         )
         self.detail = Pane(self.views, title="")
         self.preparing = TextView(id="preparing")
-        share = self.workbench.state.get("layout.data", 0.34)
-        yield Split(Pane(self.plans, title="Plans", id="plan-pane"), self.detail, share=share, least=24, id="split")
+        yield Split(
+            Pane(self.plans, title="Plans", id="plan-pane"),
+            self.detail,
+            share=self.workbench.state.get("layout.data", 0.0) or None,
+            usual=_list_width,
+            least=24,
+            id="split",
+        )
         yield Pane(self.preparing, title="Preparing", id="preparing-pane")
 
     def on_mount(self) -> None:

@@ -35,6 +35,11 @@ _PATIENCE = 0.25
 """Seconds the cursor rests on an experiment before a process is started to describe it."""
 
 
+def _list_width(width: int) -> int:
+    """Names and sizes are always seen; beyond what the detail takes, the list has the room for its descriptions."""
+    return max(33, min(150, width - 65))
+
+
 class ExperimentsScreen(WorkbenchScreen):
     MODE = "experiments"
     HELP = (
@@ -69,9 +74,12 @@ class ExperimentsScreen(WorkbenchScreen):
             id="detail",
         )
         self.detail = Pane(self.views, title="", id="detail-pane")
-        share = self.workbench.state.get("layout.experiments", 0.4)
         yield Split(
-            Pane(self.words, self.names, title="Experiments", id="list-pane"), self.detail, share=share, id="split"
+            Pane(self.words, self.names, title="Experiments", id="list-pane"),
+            self.detail,
+            share=self.workbench.state.get("layout.experiments", 0.0) or None,
+            usual=_list_width,
+            id="split",
         )
 
     def on_mount(self) -> None:

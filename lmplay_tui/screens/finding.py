@@ -27,29 +27,40 @@ class FindingScreen(SteeringScreen):
         self.run_worker(self._find(), group="dialog")
 
     async def _find(self) -> None:
-        text = await self.app.push_screen_wait(TextDialog("Find", "In the view below; n goes on.", value=self._wanted))
+        text = await self.app.push_screen_wait(
+            TextDialog("Find", "In the view below; n goes on, N goes back.", value=self._wanted)
+        )
         if text:
             self._wanted, self._found_at = text, -1
             self.action_find_next()
 
     def action_find_next(self) -> None:
+        self._find_other(1)
+
+    def action_find_before(self) -> None:
+        self._find_other(-1)
+
+    def _find_other(self, step: int) -> None:
         view = self.searched
-        found = self._find_line(view) if isinstance(view, TextView) else isinstance(view, Grid) and self._find_row(view)
-        if not found:
+        if not self._wanted:
+            self.action_find()
+        elif isinstance(view, TextView) and self._find_line(view, step):
+            return
+        elif not (isinstance(view, Grid) and self._find_row(view, step)):
             self.notify(f"{self._wanted!r} is not there", timeout=3)
 
-    def _find_line(self, view: TextView) -> bool:
+    def _find_line(self, view: TextView, step: int) -> bool:
         lines = view.lines
-        for place in _onwards(self._found_at, len(lines)):
+        for place in _onwards(self._found_at, len(lines), step):
             if self._is_in(plain(lines[place])):
                 self._found_at = place
                 view.show_marked(place)
                 return True
         return False
 
-    def _find_row(self, grid: Grid) -> bool:
+    def _find_row(self, grid: Grid, step: int) -> bool:
         rows = grid.rows
-        for index in _onwards(grid.cursor_row or 0, len(rows)):
+        for index in _onwards(grid.cursor_row or 0, len(rows), step):
             if any(self._is_in(plain(cell)) for cell in rows[index].cells):
                 grid.move_to(rows[index].key)
                 return True
@@ -59,6 +70,6 @@ class FindingScreen(SteeringScreen):
         return bool(self._wanted) and self._wanted.casefold() in text.casefold()
 
 
-def _onwards(place: int, count: int) -> list[int]:
-    """All places of `count`, first those behind `place`, which may lie beyond what there is by now."""
-    return [(place + 1 + step) % count for step in range(count)]
+def _onwards(place: int, count: int, step: int) -> list[int]:
+    """All places of `count`, those next to `place` first, which may lie beyond what there is by now."""
+    return [(place + step * (index + 1)) % count for index in range(count)]

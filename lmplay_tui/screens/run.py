@@ -61,7 +61,7 @@ class RunScreen(FindingScreen):
     DEFAULT_CSS = """
     RunScreen #head { height: 4; padding: 0 1; overflow: hidden; }
     RunScreen.-short #head { height: 3; }
-    RunScreen.-full #head, RunScreen.-full #below { display: none; }
+    RunScreen.-full #head, RunScreen.-full #below, RunScreen.-full-view ChartDeck { display: none; }
     """
 
     def __init__(self) -> None:
@@ -116,6 +116,7 @@ class RunScreen(FindingScreen):
     def on_mount(self) -> None:
         super().on_mount()
         self.views.choose(self.workbench.state.get("run.view", "log"))
+        self.deck.set_x_axis(self.x_axis)
         self.head.show([line(("reading the runs...", "muted"))])
         self.deck.main.focus()
 
@@ -229,6 +230,7 @@ class RunScreen(FindingScreen):
         return self.workbench.state.get("run.x_axis", "step")
 
     def _show_charts(self) -> None:
+        self.deck.set_x_axis(self.x_axis)
         if self.picture is not None:
             for chart in self.deck.shown:
                 chart.show(chart_of(self.picture, self.deck.figure_of(chart), self.x_axis))
@@ -248,7 +250,7 @@ class RunScreen(FindingScreen):
             printed = [line(text) for text in picture.log]
             self.console.show(printed or [line(("the worker has printed nothing: all is well", "muted"))])
         elif view == "events":
-            self.events.show(event_rows(picture.events))
+            self.events.show(event_rows(picture.events, self.events.size.width or 60))
         elif view == "samples":
             self.samples.show(sample_lines(picture.events, self.samples.size.width or 60))
         elif view == "machine":
@@ -361,7 +363,7 @@ class RunScreen(FindingScreen):
             self._show_charts()
 
     def action_charts(self) -> None:
-        self.deck.set_count({1: 2, 2: 4, 4: 1}[self.deck.count])
+        self.deck.set_count(self.deck.next_count)
         self.workbench.state.set("run.charts", self.deck.count)
         self._show_charts()
 
@@ -373,6 +375,10 @@ class RunScreen(FindingScreen):
 
     def action_view(self) -> None:
         self.views.next()
+
+    def action_full_view(self) -> None:
+        self.toggle_class("-full-view")
+        self.views.in_sight.focus()
 
     def action_mark(self) -> None:
         if self._summary is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
-from textual.containers import Container, Vertical
+from textual.containers import Vertical
 
 from lmplay.runs import RunSummary
 from lmplay.runs.queue import Queue
@@ -18,7 +18,7 @@ from lmplay_tui.services.run_feed import RunFeed
 from lmplay_tui.services.run_store import Snapshot
 from lmplay_tui.state import RootState
 from lmplay_tui.theme import NUM_SERIES
-from lmplay_tui.views.run import head_lines
+from lmplay_tui.views.run import about_lines, head_lines
 from lmplay_tui.views.run_charts import chart_of
 from lmplay_tui.views.runs import (
     QUEUE_COLUMNS,
@@ -33,13 +33,22 @@ from lmplay_tui.views.runs import (
 from lmplay_tui.widgets.chart import Chart
 from lmplay_tui.widgets.fields import FilterField
 from lmplay_tui.widgets.grid import Grid
-from lmplay_tui.widgets.pane import Pane
+from lmplay_tui.widgets.pane import Pane, Split
 from lmplay_tui.widgets.text_view import TextView
 
 _PATIENCE = 0.2
+_WIDE = 160
+"""Columns from which on the preview stands beside the list."""
+_CHART_FROM = 9
+"""Rows of the preview below which it has no chart."""
 _EMPTY = (
     "No runs yet. Press 1 for the experiments and l to launch one, or type: lmplay run test_runner --plan quickstart"
 )
+
+
+def _layout(vertical: bool) -> str:
+    """Under which name the place of the border is kept."""
+    return "layout.runs_above" if vertical else "layout.runs_beside"
 
 
 class QueueGrid(Grid):
@@ -75,22 +84,14 @@ class RunsScreen(LabellingScreen):
     )
     BINDINGS = bindings_for("runs", "steer")
     DEFAULT_CSS = """
-    RunsScreen #main { layout: vertical; height: 1fr; }
-    RunsScreen.-wide #main { layout: horizontal; }
-    RunsScreen #lists { width: 1fr; height: 1fr; }
-    RunsScreen.-wide #lists { width: 2fr; }
     RunsScreen #queue-pane { height: auto; max-height: 9; display: none; }
     RunsScreen #queue-pane.-shown { display: block; }
     RunsScreen #queue { height: auto; max-height: 8; }
-    RunsScreen #preview { height: 16; }
     RunsScreen #preview-head { height: 4; overflow: hidden; }
-    RunsScreen.-short #preview { height: 4; }
     RunsScreen.-short #preview-head { height: 3; }
-    RunsScreen.-short #preview Chart { display: none; }
-    RunsScreen.-wide #preview { width: 1fr; height: 1fr; }
-    RunsScreen.-wide #preview Chart { display: block; }
     RunsScreen.-wide #preview-head { height: 4; }
-    RunsScreen.-wide #preview Chart { max-height: 24; }
+    RunsScreen #preview-about { display: none; margin-top: 1; }
+    RunsScreen.-wide.-high #preview-about { display: block; }
     """
 
     def __init__(self) -> None:
@@ -110,15 +111,26 @@ class RunsScreen(LabellingScreen):
         self.preview = Chart(style=self.chart_signs, id="preview-chart")
         self.list_pane = Pane(self.words, self.list, title="Runs")
         self.queue_pane = Pane(self.queue, title="Queue", id="queue-pane")
-        self.preview_pane = Pane(self.preview_head, self.preview, title="", id="preview")
-        yield Container(Vertical(self.list_pane, self.queue_pane, id="lists"), self.preview_pane, id="main")
+        self.preview_about = TextView(id="preview-about")
+        self.preview_pane = Pane(self.preview_head, self.preview, self.preview_about, title="", id="preview")
+        self.split = Split(
+            Vertical(self.list_pane, self.queue_pane), self.preview_pane, share=None, usual=self._list_room, least=4
+        )
+        yield self.split
+
+    def _list_room(self, room: int) -> int:
+        """Of the columns beside the preview, or the rows above it."""
+        return room - (max(60, room * 35 // 100) if not self.split.vertical else 16 if room >= 28 else 4)
 
     def on_mount(self) -> None:
         super().on_mount()
         self.words.value = self.marks.get("filter", "")
         self.words.show_value()
         wanted = self.marks.get("cursor", "")
-        self.list.cursor = wanted or None
+        if self.list.rows:  # the first look at the runs was faster
+            self.list.move_to(wanted)
+        else:
+            self.list.cursor = wanted or None
         self.list.focus()
 
     @property
@@ -158,6 +170,8 @@ class RunsScreen(LabellingScreen):
         size, ascii_only = self.preview_head.size, self.workbench.options.ascii
         self.preview_pane.entitle(run.name)
         self.preview_head.show(head_lines(run, asked, size.width, rows=size.height or 4, ascii_only=ascii_only))
+        if self.preview_about.display:
+            self.preview_about.show(about_lines(run, self.preview_about.size.width or 60))
 
     async def look(self) -> None:
         self.workbench.requests.look()
@@ -196,7 +210,8 @@ class RunsScreen(LabellingScreen):
         empty = snapshot.problem or (_EMPTY if not snapshot.runs else "no run matches the filter; escape clears it")
         self.list.show(rows, empty=empty)
         count = f"{len(rows)} of {len(snapshot.runs)}" if how.words else f"{len(rows)}"
-        self.list_pane.entitle(subtitle=problem or f"{count} runs, {snapshot.live} live")
+        runs = "run" if count == "1" else "runs"
+        self.list_pane.entitle(subtitle=problem or f"{count} {runs}, {snapshot.live} live")
         self.words.set_class(bool(problem), "-invalid")
 
     def _arrange_now(self) -> None:
@@ -214,8 +229,18 @@ class RunsScreen(LabellingScreen):
             self._shown_number = picture.number
             self.preview.show(chart_of(picture, "loss"))
 
+    def on_resize(self, event: events.Resize) -> None:
+        super().on_resize(event)
+        vertical = event.size.width < _WIDE
+        self.split.turn(vertical=vertical, share=self.workbench.state.get(_layout(vertical), 0.0) or None)
+
+    @on(Split.Moved)
+    def _split_moved(self, event: Split.Moved) -> None:
+        self.workbench.state.set(_layout(event.split.vertical), event.share)
+
     @on(Pane.Resized, "#preview")
     def _preview_resized(self) -> None:
+        self.preview.display = self.preview_pane.size.height >= _CHART_FROM
         if self.workbench.snapshot is not None:
             self.take(self.workbench.snapshot)
 

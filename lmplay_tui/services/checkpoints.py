@@ -17,12 +17,12 @@ def checkpoint_choices(runs: Sequence[RunSummary]) -> list[tuple[str, str]]:
     choices = []
     for run in runs[:_MOST_RUNS]:
         loss = run.status.validation_loss
-        told = f"{run.state}, step {run.status.step:,}" + (f", validation {format_loss(loss)}" if loss else "")
+        told = f"{run.state}" + (f", validation {format_loss(loss)}" if loss else "")
         steps = _steps(run.path)
         if not steps:
             continue
-        choices += [(run.name, f"its newest; {told}"), (f"{run.name}@best", "the one with the best validation")]
-        choices += [(f"{run.name}@{step}", f"the checkpoint of step {step:,}") for step in reversed(steps)]
+        choices += [(run.name, f"newest, step {steps[-1]:,}, {told}"), (f"{run.name}@best", "best validation")]
+        choices += [(f"{run.name}@{step}", f"step {step:,}") for step in reversed(steps)]
     return choices
 
 

@@ -62,11 +62,12 @@ def _about(turn: Turn, width: int) -> list[Line]:
     return [line("  ", *part) for part in wrapped(told, width - 2, "muted")]
 
 
-def model_lines(speaker: Speaker, *, newest: int | None, mode: str) -> list[Line]:
+def model_lines(speaker: Speaker, width: int, *, newest: int | None, mode: str) -> list[Line]:
     """Facts of the loaded model and of its cache."""
+    width = max(20, width - 1)
     told: Mapping[str, Any] = speaker.engine.facts
     last = speaker.last
-    lines: list[Line] = [line((speaker.title or "no model", "bold"))]
+    lines: list[Line] = wrapped(speaker.title or "no model: f4 chooses one", width, "bold")
     if not told:
         lines.append(line(("not loaded yet", "muted")))
     step = told.get("step")
@@ -79,11 +80,12 @@ def model_lines(speaker: Speaker, *, newest: int | None, mode: str) -> list[Line
             ("weights", str(told.get("weights") or "")),
             ("device", str(told.get("device") or "")),
             ("cache", format_bytes(told["cache_bytes"]) if told.get("cache_bytes") else ""),
-            ("context", f"{held or 0} of {room} tokens" if room else ""),
+            ("context", f"{held or 0} of {room:,}" if room else ""),
             ("speed", f"{last['tokens_per_second']:.1f} tok/s" if last.get("tokens_per_second") else ""),
             ("first", f"{last['time_to_first_token']:.2f} s" if last.get("time_to_first_token") else ""),
             ("reused", f"{last['reused_tokens']} tokens" if last.get("reused_tokens") else ""),
         ],
         name_width=7,
+        width=width,
     )
     return lines

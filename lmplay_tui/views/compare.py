@@ -22,11 +22,11 @@ from lmplay_tui.widgets.grid import Row
 
 RESULT_COLUMNS = (
     Column(key="mark", least=2, most=2),
-    Column(key="name", title="group or run", flex=1, least=14, most=44),
+    Column(key="name", title="group or run", flex=1, least=22, most=60, ends=True),
     Column(key="seeds", title="seeds", align="right", least=5, most=5, rank=6),
     Column(key="loss", title="valid. loss", align="right", least=9, most=17),
     Column(key="difference", title="difference", align="right", least=8, most=10),
-    Column(key="interval", title="95% interval", align="right", least=12, most=18, rank=3),
+    Column(key="interval", title="95% interval", align="right", least=12, most=24, rank=3),
     Column(key="p", title="p", align="right", least=4, most=7, rank=5),
     Column(key="tokens", title="tokens to", align="right", least=8, most=10, rank=2, help="the baseline's last loss"),
     Column(key="speedup", title="x tokens", align="right", least=7, most=8, rank=1),
@@ -96,7 +96,7 @@ def _run_row(name: str, compared: Compared, series: Mapping[str, int], *, indent
     cells: list[Line] = [
         line((marks[number % len(marks)], series_ink(number))),
         line(indent, (f"{sign} ", ink), name),
-        line((f"{curve.seed}" if curve.seed is not None else "", "muted")),
+        line((f"s{curve.seed}" if curve.seed is not None else "", "muted")),
         line(_plain(loss, ".4f") if math.isfinite(loss) else ""),
     ]
     return Row(name, (*cells, *((),) * (len(RESULT_COLUMNS) - len(cells))))

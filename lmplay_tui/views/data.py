@@ -9,7 +9,7 @@ from lmplay.plans import DatasetSpec, Plan, Stage
 from lmplay.utils.figures import format_bytes, format_count, format_seconds
 from lmplay_tui.columns import Column
 from lmplay_tui.figures import progress_bar, short_number
-from lmplay_tui.lines import Line, facts, joined, line, spread, wrapped
+from lmplay_tui.lines import Line, facts, joined, line, rewrapped, spread, wrapped
 from lmplay_tui.services.plan_shelf import ShelvedPlan
 from lmplay_tui.services.preparation import Preparation, Step
 from lmplay_tui.theme import series_ink
@@ -20,7 +20,7 @@ Costs = Mapping[str, Any]
 
 PLAN_COLUMNS = (
     Column(key="mark", least=1, most=1),
-    Column(key="name", title="plan", flex=2, least=10, most=30),
+    Column(key="name", title="plan", flex=2, least=12, most=30, ends=True),
     Column(key="tokens", title="tokens", align="right", least=6, most=8),
     Column(key="stages", title="stages", align="right", rank=2, least=6, most=6),
     Column(key="about", title="description", flex=1, rank=3, least=16, most=90),
@@ -125,6 +125,7 @@ def stage_lines(
     lines += facts(
         [("seed", str(plan.plan.seed)), ("file", line((str(plan.file), "muted")))],
         name_width=_NAME_WIDTH,
+        width=width,
     )
     return lines
 
@@ -154,16 +155,16 @@ def _stage(
         yield line(
             (f"{title:<{_NAME_WIDTH}}  ", "muted"), f"{name:<{names}}  ", *bar, (f" {share / total:>4.0%}", "muted")
         )
-    yield from _fact("budget", line((budget(stage), "bold")))
+    yield from _fact("budget", line((budget(stage), "bold")), width)
     if told is not None:
-        yield from _fact("makes", joined(_length(told), (", ", "muted")))
+        yield from _fact("makes", joined(_length(told), (", ", "muted")), width)
     if told is not None:
         fill = told.get("fill")
         full = f", {fill:.1%} full" if isinstance(fill, int | float) else ""
         rows = f"{told['batch_size']} x {told['sequence_length']} a step, {told.get('packing')}{full}"
-        yield from _fact("rows", line(rows))
+        yield from _fact("rows", line(rows), width)
         if told.get("disk"):
-            yield from _fact("disk", line(_estimated_bytes(told["disk"], bool(told.get("exact")))))
+            yield from _fact("disk", line(_estimated_bytes(told["disk"], bool(told.get("exact")))), width)
     changes = {key: value for key, value in stage.train.items() if key not in ("sequence_length", "batch_size")}
     words = "  ".join(
         f"{key}={short_number(value) if isinstance(value, float) else value}" for key, value in changes.items()
@@ -172,8 +173,8 @@ def _stage(
         yield line((f"{'changes' if place == 0 else '':<{_NAME_WIDTH}}  ", "muted"), *content)
 
 
-def _fact(name: str, content: Line) -> list[Line]:
-    return facts([(name, content)], name_width=_NAME_WIDTH)
+def _fact(name: str, content: Line, width: int) -> list[Line]:
+    return facts([(name, content)], name_width=_NAME_WIDTH, width=width)
 
 
 def budget(stage: Stage) -> str:
@@ -275,21 +276,20 @@ def dataset_lines(
             ("tokens", f"{told['tokens']:,}, {told['held_out_tokens']:,} of them held out{learned}"),
         ],
         name_width=9,
+        width=width,
     )
     return [
         *lines,
         (),
-        *_lengths(told["lengths"], width, ascii_only=ascii_only),
-        (),
         *_packings(told["packings"], width),
+        (),
+        *_lengths(told["lengths"], width, ascii_only=ascii_only),
     ]
 
 
 def _lengths(lengths: Mapping[str, Any], width: int, *, ascii_only: bool) -> Iterator[Line]:
-    yield line(
-        ("tokens of a document: ", "muted"),
-        f"median {lengths['median']:,}, mean {lengths['mean']:,.0f}, longest {lengths['longest']:,}",
-    )
+    typical = f"median {lengths['median']:,}, mean {lengths['mean']:,.0f}, longest {lengths['longest']:,}"
+    yield from rewrapped(line(("tokens of a document: ", "muted"), typical), width)
     most = max((count for _, _, count in lengths["histogram"]), default=1)
     room = max(6, min(40, width - 28))
     for first, last, count in lengths["histogram"]:

@@ -28,10 +28,10 @@ CHECKS = (
 )
 
 LIST_COLUMNS = (
-    Column(key="name", title="name", flex=2, least=14, most=32),
+    Column(key="name", title="name", flex=2, least=22, most=32),
     Column(key="parameters", title="params", align="right", rank=1, least=7),
-    Column(key="family", title="family", rank=3, most=20),
-    Column(key="description", title="description", flex=1, rank=2, least=12, most=90),
+    Column(key="family", title="family", rank=2, most=24),
+    Column(key="description", title="description", flex=1, rank=3, least=24, most=120),
 )
 LAYER_COLUMNS = (
     Column(key="layer", title="layer", flex=1, least=18, most=60),
@@ -90,6 +90,10 @@ def list_rows(
     return rows
 
 
+_NAMES = 10
+"""Cells of the names of facts."""
+
+
 def overview(
     one: Experiment,
     told: Mapping[str, Any] | None,
@@ -113,14 +117,15 @@ def overview(
         *head,
         *facts(
             [
-                ("class", str(told.get("model_class", ""))),
+                ("class", _class_named(str(told.get("model_class", "")))),
                 ("causal", "" if told.get("causal", True) else line(("no: it may look ahead", "warn"))),
+                ("settings", settings),
             ],
-            name_width=10,
+            name_width=_NAMES,
+            width=width,
         ),
-        *_wrapped_fact("settings", settings, width),
         (),
-        *facts(_parameter_facts(told), name_width=10),
+        *facts(_parameter_facts(told), name_width=_NAMES, width=width),
         (),
         *_part_bars(told.get("parameters_by_part", {}), width, ascii_only=ascii_only),
         (),
@@ -128,9 +133,10 @@ def overview(
     ]
 
 
-def _wrapped_fact(name: str, text: str, width: int) -> list[Line]:
-    lines = wrapped(text, max(10, width - 12))
-    return [line((f"{name if index == 0 else '':<10}  ", "muted"), *content) for index, content in enumerate(lines)]
+def _class_named(path: str) -> Line:
+    """The name first: of a long path it is what tells models apart."""
+    module, _, name = path.rpartition(".")
+    return line(name, (f" in {module}", "muted") if module else "")
 
 
 def _parameter_facts(told: Mapping[str, Any]) -> list[tuple[str, str | Line]]:
@@ -164,13 +170,14 @@ def _memory_lines(memory: Mapping[str, Any], width: int, *, rows: int, ascii_onl
     if not memory:
         return
     if memory.get("mini_batch_size") != rows:
-        yield line((f"{'memory':<10}  ", "muted"), (f"estimating it for {rows} rows at once...", "primary"))
+        yield from facts(
+            [("memory", line((f"estimating it for {rows} rows at once...", "primary")))], name_width=_NAMES
+        )
         return
     total = float(memory.get("total") or 1)
-    yield line(
-        (f"{'memory':<10}  ", "muted"),
-        (format_bytes(total), "bold"),
-        (f" for {rows} row{'s' if rows != 1 else ''} of {memory.get('sequence_length')} tokens at once", "muted"),
+    at_once = f" for {rows} row{'s' if rows != 1 else ''} of {memory.get('sequence_length')} tokens at once"
+    yield from facts(
+        [("memory", line((format_bytes(total), "bold"), (at_once, "muted")))], name_width=_NAMES, width=width
     )
     room = max(8, min(32, width - 30))
     for name in ("weights", "gradients", "optimizer", "activations"):

@@ -15,20 +15,21 @@ from lmplay.runs.layout import CHECKPOINTS
 from lmplay.stats.history import Rows
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.figures import format_bytes, format_count, format_loss, format_seconds
-from lmplay_tui.columns import Column
+from lmplay_tui.columns import GAP, Column
 from lmplay_tui.figures import meter, progress_bar, short_number, state_sign
-from lmplay_tui.lines import Line, facts, joined, line, spread, width_of, wrapped
+from lmplay_tui.lines import Line, facts, joined, line, rewrapped, spread, width_of, wrapped
 from lmplay_tui.services.requests import Asked
 from lmplay_tui.services.run_feed import RunPicture
 from lmplay_tui.views.run_charts import COUNTERS, figure_title
 from lmplay_tui.widgets.grid import Row
 
 EVENT_COLUMNS = (
-    Column(key="clock", title="time", least=8, most=19, rank=1),
-    Column(key="step", title="step", align="right", least=5, most=12),
-    Column(key="event", title="event", least=9, most=12),
-    Column(key="text", title="", flex=1, least=10, most=300),
+    Column(key="clock", title="time", least=8, most=8),
+    Column(key="step", title="step", align="right", least=9, most=9),
+    Column(key="event", title="event", least=9, most=9),
+    Column(key="text", title="", flex=1, least=10, most=400),
 )
+_EVENT_INDENT = 8 + 9 + 9 + 3 * GAP
 CHECKPOINT_COLUMNS = (
     Column(key="step", title="step", align="right", least=6, most=12),
     Column(key="which", title="", least=4, most=12),
@@ -41,6 +42,7 @@ CONFIG_COLUMNS = (
     Column(key="value", title="value", flex=1, least=10, most=300),
 )
 _SILENT_SECONDS = 10.0
+_UNHAPPY = ("failed", "lost", "broken")
 
 
 def head_lines(
@@ -55,16 +57,18 @@ def head_lines(
     """Name and state; progress; the newest figures, or those `at` the crosshair; what is asked of the run, or what it
     is at.
 
-    Where there are three `rows`, the last is the one that says more at the moment.
+    Where there are three `rows`, the last is the one that says more at the moment. What ended a run takes two.
     """
     width = max(20, width)
     dot = " - " if ascii_only else " · "
-    head = [
-        _name_line(summary, width, dot, ascii_only=ascii_only),
-        _progress_line(summary, width, ascii_only=ascii_only),
-    ]
-    figures, notice = at or _figure_line(summary, width), _notice_line(summary, asked)
-    return [*head, at or notice or figures] if rows < 4 else [*head, figures, notice]
+    name = _name_line(summary, width, dot, ascii_only=ascii_only)
+    progress = _progress_line(summary, width, ascii_only=ascii_only)
+    figures, notice = _figure_line(summary, width), _notice_line(summary, asked)
+    said = rewrapped(notice, width) if summary.state in _UNHAPPY and not at else [notice]
+    if len(said) > 1:
+        ending = [said[0], tuple(span for part in said[1:] for span in (*part, (" ", "")))]  # cut by who shows it
+        return [name, *ending] if rows < 4 else [name, progress, *ending]
+    return [name, progress, at or notice or figures] if rows < 4 else [name, progress, at or figures, notice]
 
 
 def _name_line(summary: RunSummary, width: int, dot: str, *, ascii_only: bool) -> Line:
@@ -134,6 +138,28 @@ def _figure_line(summary: RunSummary, width: int) -> Line:
     return joined(parts, ("   ", ""))
 
 
+def about_lines(summary: RunSummary, width: int) -> list[Line]:
+    """What was asked, of what, and when."""
+    asked, width = summary.asked, max(20, width - 1)
+    git = asked.get("git") or {}
+    code = f"{str(git.get('commit', ''))[:10]} {git.get('branch', '')}".strip()
+    size = summary.cost.get("parameters")
+    return facts(
+        [
+            ("started", clock_of(summary.created, date=True)),
+            ("command", str(asked.get("command") or "")),
+            ("model", f"{format_count(size)} parameters" if isinstance(size, int | float) else ""),
+            ("code", line(code, (", with changes", "warn")) if git.get("changed") else code),
+            ("on", str(asked.get("host") or "")),
+            ("folder", line((str(summary.path), "muted"))),
+            ("tags", " ".join(f"#{tag}" for tag in summary.labels.tags)),
+            ("note", summary.labels.note),
+        ],
+        name_width=7,
+        width=width,
+    )
+
+
 def crosshair_line(picture: RunPicture, x_axis: str, place: float, width: int) -> Line:
     """The row of the log nearest to the crosshair: which step that was, and every figure that it holds."""
     train = picture.train
@@ -186,14 +212,16 @@ def _finite(value: float | None) -> bool:
 # ---- the views below the charts --------------------------------------------------------------------------------------
 
 
-def event_rows(events: Sequence[Mapping[str, Any]], *, most: int = 2000) -> list[Row]:
-    """The newest first."""
+def event_rows(events: Sequence[Mapping[str, Any]], width: int, *, most: int = 2000) -> list[Row]:
+    """The newest first; what takes more than a line goes on below, where it can't be chosen."""
     rows = []
+    room = max(20, width - _EVENT_INDENT)
     for index in range(len(events) - 1, max(-1, len(events) - 1 - most), -1):
         event = events[index]
         kind = str(event.get("event", "?"))
         ink = event_ink(kind)
         step = event.get("step")
+        said = wrapped(event_text(event), room, ink or "muted")
         rows.append(
             Row(
                 str(index),
@@ -201,10 +229,14 @@ def event_rows(events: Sequence[Mapping[str, Any]], *, most: int = 2000) -> list
                     line((clock_of(event.get("clock")), "muted")),
                     line(f"{step:,}" if isinstance(step, int) else ""),
                     line((kind, ink)),
-                    line((event_text(event), ink or "muted")),
+                    said[0],
                 ),
             )
         )
+        rows += [
+            Row(f"{index}:{place}", (line(" " * _EVENT_INDENT, *part),), heading=True)
+            for place, part in enumerate(said[1:])
+        ]
     return rows
 
 
@@ -226,9 +258,13 @@ def event_text(event: Mapping[str, Any]) -> str:
         if key in _SAID_ELSEWHERE or value in (None, "", {}, []):
             continue
         if isinstance(value, Mapping):
-            value = " ".join(f"{name}={one}" for name, one in value.items())
-        parts.append(f"{key}={short_number(value) if isinstance(value, float) else str(value)[:200]}")
+            value = " ".join(f"{name}={_shown(one)}" for name, one in value.items())
+        parts.append(f"{key}={_shown(value)}")
     return "  ".join(parts)
+
+
+def _shown(value: object) -> str:
+    return short_number(value) if isinstance(value, float) else str(value)[:200]
 
 
 def sample_lines(events: Sequence[Mapping[str, Any]], width: int, *, most: int = 100) -> list[Line]:
@@ -298,7 +334,7 @@ def machine_lines(picture: RunPicture, width: int, *, ascii_only: bool = False) 
     if not picture.system:
         return [line(("the worker has measured nothing yet", "muted"))]
     row = picture.system[-1]
-    bar = max(10, min(40, width - 48))
+    bar = max(10, min(40, width - 62))
     lines: list[Line] = []
 
     def add(name: str, share: float | None, text: str) -> None:

@@ -26,11 +26,17 @@ GPU_FIGURES = {
     "gpu temperature (C)": ("temperature", 1.0),
 }
 COUNTERS = frozenset({"step", "samples", "tokens", "time", "clock", "kind"})
+_X_WORDS = {"step": "steps", "seconds of training": "time of training", "time": "time of training"}
 _SMALL_TITLES = {"tokens_per_second": "tokens/s", "grad_norm": "gradient norm", "lr": "learning rate"}
 
 
 def figure_title(name: str) -> str:
     return _SMALL_TITLES.get(name, name)
+
+
+def over(x_name: str) -> str:
+    """What a chart's title says of its x axis."""
+    return f"over {_X_WORDS.get(x_name, x_name)}"
 
 
 def known_figures(picture: RunPicture) -> list[str]:
@@ -50,7 +56,9 @@ def chart_of(picture: RunPicture, figure: str, x_axis: str = "step") -> ChartDat
         curves += _machine_curves(picture, figure, x_axis)
     if figure in picture.train:
         x = picture.train.column(x_axis)
-        curves.append(Curve(name="train" if figure == "loss" else figure_title(figure), x=x, y=picture.train[figure]))
+        is_loss = figure == "loss"
+        name = "train" if is_loss else figure_title(figure)
+        curves.append(Curve(name=name, x=x, y=picture.train[figure], every_row=is_loss))
     if figure in picture.validate:
         x, y = picture.validate.column(x_axis), picture.validate[figure]
         name = "validation" if figure in picture.train else figure

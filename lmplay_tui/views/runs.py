@@ -20,7 +20,7 @@ from lmplay_tui.widgets.grid import Row
 
 RUN_COLUMNS = (
     Column(key="mark", title="", least=1, most=1, help="marked for comparing"),
-    Column(key="run", title="run", least=12, most=44, flex=1, sortable=True),
+    Column(key="run", title="run", least=24, most=60, flex=1, sortable=True, ends=True),
     Column(key="experiment", title="experiment", least=6, most=20, rank=4, sortable=True),
     Column(key="state", title="state", least=7, most=9, rank=2, sortable=True),
     Column(key="stage", title="stage", least=5, most=14, rank=7, sortable=True),
@@ -34,7 +34,7 @@ RUN_COLUMNS = (
 )
 QUEUE_COLUMNS = (
     Column(key="place", title="", align="right", least=2, most=3),
-    Column(key="run", title="run", flex=1, least=12, most=44),
+    Column(key="run", title="run", flex=1, least=20, most=44, ends=True),
     Column(key="state", title="state", least=8, most=9),
     Column(key="device", title="device", rank=1, least=6, most=12),
     Column(key="group", title="group", rank=2, least=5, most=20),

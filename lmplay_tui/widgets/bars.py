@@ -72,23 +72,17 @@ class TopBar(_Bar):
     """
 
     def update_content(self, mode: str, *, live: int, where: str, notice: str = "", ascii_only: bool = False) -> None:
-        width = self.size.width
-        for narrow in (False, True):
+        told = [line((notice, "warn"))] if notice else []
+        told += [line((f"{'*' if ascii_only else '●'} {live} live", "good"))] if live else []
+        all_of_it = [*told, line((where, "muted"))]
+        # What matters least goes first when there is no room: the folder, the long titles, the count, the notice.
+        for narrow, status in ((False, all_of_it), (False, told), (True, told), (True, told[:1]), (True, [])):
             content, places = self._screens(mode, narrow=narrow)
-            status = [line((f"{'*' if ascii_only else '●'} {live} live", "good"))] if live else []
-            if notice:
-                status.insert(0, line((notice, "warn")))
-            status.append(line((where, "muted")))
-            # What matters least goes first when there is no room.
-            while status and width_of(content) + sum(width_of(part) + 2 for part in status) > width:
-                status.pop()
-            if status or not narrow:
-                right = [span for part in status for span in (*part, ("  ", ""))]
-                room = width - width_of(content) - sum(len(text) for text, _ in right)
-                if room >= 0:
-                    self.put((*content, (" " * room, ""), *right), places)
-                    return
-        self.put(content, places)
+            right = tuple(span for part in status for span in (*part, ("  ", "")))
+            room = self.size.width - width_of(content) - width_of(right)
+            if room >= 0:
+                break
+        self.put((*content, (" " * max(0, room), ""), *right), places)
 
     def _screens(self, mode: str, *, narrow: bool) -> tuple[Line, tuple[Place, ...]]:
         content: list[tuple[str, str]] = [(" lmplay ", "bold primary")]

@@ -37,6 +37,7 @@ _INKS = {
 class Chart(Widget, can_focus=True):
     """`show(data)` sets what is shown; `Changed` tells that a person changed the view, `Wanted` what they ask for."""
 
+    ALLOW_SELECT = False
     HELP = (
         "A chart. The thin line is smoothed, the dim one behind it is what was logged. Arrow keys move a crosshair "
         "that reads off all curves; plus and minus zoom around it; drag to zoom with the mouse, wheel to zoom, "
@@ -193,9 +194,10 @@ class Chart(Widget, can_focus=True):
             return to_strip(self._legend, palette, width).apply_style(self.rich_style)
         if self.picture is None or y > self.picture.codes.shape[0]:
             return Strip.blank(width, self.rich_style)
-        if self._prepared is not None and not self._prepared.has_values and y - 1 == self.picture.plot_height // 2:
-            text = self._words.center(width - LABEL_WIDTH)
-            return to_strip(line((" " * LABEL_WIDTH + text, "muted")), palette, width).apply_style(self.rich_style)
+        if self._words:
+            # Neither axes nor grid where nothing lies between them.
+            text = self._words.center(width) if y - 1 == self.picture.plot_height // 2 else ""
+            return to_strip(line((text, "muted")), palette, width).apply_style(self.rich_style)
         if y - 1 not in self._strips:
             content = self._row(y - 1)
             self._strips[y - 1] = to_strip(content, palette, width).apply_style(self.rich_style)

@@ -43,6 +43,8 @@ class Choice(Widget, can_focus=True):
         self.choices = tuple(choices)
         self.value = value or (self.choices[0] if self.choices else "")
         self._placeholder = ""
+        self.told = ""
+        """What is chosen here, as the help says it."""
 
     @property
     def placeholder(self) -> str:

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 
-from lmplay_tui.views.run_charts import figure_title
+from lmplay_tui.views.run_charts import figure_title, over
 from lmplay_tui.widgets.chart import Chart
 from lmplay_tui.widgets.pane import Pane, Split
+
+_LOW = 15
+"""Rows below which three small charts have hardly a curve each."""
 
 
 class ChartDeck(Container):
@@ -20,12 +23,10 @@ class ChartDeck(Container):
     ChartDeck Pane { padding: 0; }
     ChartDeck #side { display: none; }
     ChartDeck.-two #side, ChartDeck.-four #side { display: block; }
-    ChartDeck.-two .third { display: none; }
+    ChartDeck.-two .third, ChartDeck.-low .third { display: none; }
     ChartDeck.-full .chart-pane { display: none; }
     ChartDeck.-full .chart-pane.-chosen { display: block; }
     ChartDeck.-full-main #side, ChartDeck.-full-side #first, ChartDeck.-full Divider { display: none; }
-    .-narrow ChartDeck.-four .third { display: none; }
-    .-short ChartDeck.-four .third { display: none; }
     """
 
     def __init__(self, figures: Sequence[str], *, count: int, style: str, share: float) -> None:
@@ -48,6 +49,19 @@ class ChartDeck(Container):
     def on_mount(self) -> None:
         self.set_count(self.count)
 
+    def on_resize(self) -> None:
+        self.set_class(self.is_low, "-low")
+
+    @property
+    def is_low(self) -> bool:
+        """Too low for three charts above each other: of four, two are shown."""
+        return self.size.height < _LOW
+
+    @property
+    def next_count(self) -> int:
+        """How many charts come after as many as there are."""
+        return {1: 2, 2: 1 if self.is_low else 4}.get(self.count, 1)
+
     @property
     def main(self) -> Chart:
         return self.all[0]
@@ -63,6 +77,10 @@ class ChartDeck(Container):
 
     def figure_of(self, chart: Chart) -> str:
         return self.figures[self.all.index(chart)]
+
+    def set_x_axis(self, name: str) -> None:
+        """Say over what the charts are drawn."""
+        self._panes[0].entitle(subtitle=over(name))
 
     def set_figure(self, chart: Chart, figure: str) -> None:
         index = self.all.index(chart)

@@ -28,6 +28,8 @@ class Field(Input):
     ) -> None:
         super().__init__(value, placeholder=placeholder, id=id, classes=classes, select_on_focus=False, compact=True)
         self.cursor_blink = False
+        self.told = ""
+        """What this field is for, as the help says it."""
 
 
 class FilterField(Field):

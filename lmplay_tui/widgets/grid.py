@@ -17,7 +17,7 @@ from textual.strip import Strip
 
 from lmplay_tui.actions import bindings_for
 from lmplay_tui.columns import GAP, Column, layout_columns
-from lmplay_tui.lines import Line, fitted, line, to_strip, width_of, wrapped
+from lmplay_tui.lines import Line, fitted, line, plain, to_strip, width_of, wrapped
 from lmplay_tui.theme import palette_of
 
 
@@ -38,6 +38,7 @@ class Grid(ScrollView, can_focus=True):
     Grid { height: 1fr; width: 1fr; scrollbar-size: 1 1; overflow-x: hidden; background: transparent; }
     """
     BINDINGS = bindings_for("grid")
+    ALLOW_SELECT = False
     HELP = "A list. Move with the arrow keys; a click on a title sorts by it. The cursor stays on its row."
 
     cursor: reactive[str | None] = reactive(None)
@@ -132,8 +133,9 @@ class Grid(ScrollView, can_focus=True):
         self.refresh()
 
     def move_to(self, key: str) -> None:
+        """To a row; of a heading, or what goes on from the row above it, to that row."""
         if key in self._places:
-            self.cursor = key
+            self.cursor = self._nearest_choice(self._places[key], -1)
 
     # ---- drawing ------------------------------------------------------------------------------------------------
 
@@ -153,7 +155,7 @@ class Grid(ScrollView, can_focus=True):
         under = row.ink
         if row.key == self.cursor and not row.heading:
             under = f"{under} cursor" if self.has_focus else f"{under} selected"
-        return to_strip(self._row_line(row), palette, width, under=under).apply_style(self.rich_style)
+        return to_strip(self._row_line(row), palette, self._room, under=under).apply_style(self.rich_style)
 
     def _row_line(self, row: Row) -> Line:
         if row.heading:
@@ -161,7 +163,9 @@ class Grid(ScrollView, can_focus=True):
         found: list[tuple[str, str]] = []
         for cell, column, width in zip(row.cells, self._columns, self._widths, strict=True):
             if width:
-                found += ([(" " * GAP, "")] if found else []) + list(fitted(cell, width, align=column.align))
+                found += ([(" " * GAP, "")] if found else []) + list(
+                    fitted(cell, width, align=column.align, ends=column.ends)
+                )
         return (("", ""), *found)
 
     def _title_line(self) -> Line:
@@ -187,7 +191,7 @@ class Grid(ScrollView, can_focus=True):
             for index, column in enumerate(self._columns)
         ]
         self._needed = needed
-        widths = layout_columns(self._columns, needed, self.size.width)
+        widths = layout_columns(self._columns, needed, self._room)
         changed, self._widths = widths != self._widths, widths
         return changed
 
@@ -210,6 +214,15 @@ class Grid(ScrollView, can_focus=True):
     def _refresh_y(self, y: int) -> None:
         if 0 <= y < self.size.height:
             self.refresh(Region(0, y, self.size.width, 1))
+
+    @property
+    def _room(self) -> int:
+        """Cells beside the scrollbar, where there is one."""
+        return self.scrollable_content_region.width
+
+    def watch_show_vertical_scrollbar(self) -> None:
+        self._measure()
+        self.refresh()
 
     def on_resize(self) -> None:
         self.virtual_size = Size(0, len(self._rows) + self._head)
@@ -279,6 +292,11 @@ class Grid(ScrollView, can_focus=True):
     def action_choose(self) -> None:
         if self.cursor is not None:
             self.post_message(self.Chosen(self, self.cursor))
+
+    def copied(self) -> str:
+        """What is copied of a list: the row under the cursor."""
+        place = self.cursor_row
+        return "" if place is None else "\t".join(filter(None, map(plain, self._rows[place].cells))).strip()
 
     def on_focus(self) -> None:
         self._refresh_y((self.cursor_row or 0) - self.scroll_offset.y + self._head)

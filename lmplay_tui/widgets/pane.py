@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from textual import events
@@ -11,23 +12,24 @@ from textual.content import Content
 from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
+from textual.style import Style
 from textual.widget import Widget
 
 from lmplay_tui.actions import bindings_for
 from lmplay_tui.lines import line, to_strip
 from lmplay_tui.theme import palette_of
 
+_SAID = Style(bold=False)
+
 
 class Pane(Container):
-    """A container under a rule. `title` stands at its left, `subtitle` at its right end."""
+    """A container under a rule, in which its title stands, and less boldly what is said of the content."""
 
     DEFAULT_CSS = """
     Pane {
         layout: vertical; height: 1fr; width: 1fr; padding: 0 1;
         border-top: solid $border-blurred;
-        border-title-color: $text-muted; border-title-style: none;
-        border-subtitle-color: $text-muted;
-        border-title-background: $background; border-subtitle-background: $background;
+        border-title-color: $text-muted; border-title-style: none; border-title-background: $background;
     }
     Pane:focus-within { border-top: solid $primary; border-title-color: $primary; border-title-style: bold; }
     """
@@ -51,6 +53,7 @@ class Pane(Container):
     ) -> None:
         super().__init__(*children, id=id, classes=classes)
         self._titles = ("", "")
+        self._dragged = False
         self.entitle(title)
 
     def entitle(self, title: str | None = None, subtitle: str | None = None) -> None:
@@ -60,13 +63,31 @@ class Pane(Container):
             before[0] if title is None else title,
             before[1] if subtitle is None else subtitle,
         )
-        if self._titles[0] != before[0]:
-            self.border_title = Content(self._titles[0])
-        if self._titles[1] != before[1]:
-            self.border_subtitle = Content(self._titles[1])
+        if self._titles != before:
+            # Both in the rule above: Textual draws a border's subtitle below, where a pane has no border.
+            shown = (Content(self._titles[0]), Content.styled(self._titles[1], _SAID))
+            self.border_title = Content("  ").join(part for part in shown if part.plain)
 
     def on_resize(self) -> None:
         self.post_message(self.Resized(self))
+
+    # The rule of the lower of two panes is the border between them: it can be dragged.
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        if event.y == 0 and isinstance(self.parent, Split) and self.parent.is_border(self):
+            self._dragged = True
+            self.capture_mouse()
+            event.stop()
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        if self._dragged:
+            self._dragged = False
+            self.release_mouse()
+            event.stop()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self._dragged and isinstance(self.parent, Split):
+            self.parent.move_to(int(event.screen_y) - self.parent.region.y)
 
 
 class Split(Container):
@@ -93,65 +114,95 @@ class Split(Container):
         first: Widget,
         second: Widget,
         *,
-        share: float,
+        share: float | None,
+        usual: Callable[[int], int] | None = None,
         vertical: bool = False,
         least: int = 12,
         id: str | None = None,
     ) -> None:
+        """`share` of the room is the first widget's; None, until the border is moved: what `usual` says of the size."""
         super().__init__(id=id, classes="-vertical" if vertical else None)
-        self._first, self._second = first, second
+        self._first, self._second, self._divider = first, second, Divider()
         first.add_class("first", update=False)
         second.add_class("second", update=False)
-        self.share, self._vertical, self._least = share, vertical, least
+        self._share, self._usual, self._vertical, self._least = share, usual, vertical, least
         self._alone = False
 
     def compose(self) -> ComposeResult:
         yield self._first
-        if not self._vertical:
-            yield Divider()
+        yield self._divider
         yield self._second
 
     def on_resize(self) -> None:
         self._apply()
+
+    @property
+    def vertical(self) -> bool:
+        return self._vertical
+
+    def turn(self, *, vertical: bool, share: float | None) -> None:
+        """One above the other, or beside each other; `share` as at the beginning."""
+        self._vertical, self._share = vertical, share
+        self.set_class(vertical, "-vertical")
+        for widget in (self._first, self._second):
+            widget.styles.clear_rule("width")
+            widget.styles.clear_rule("height")
+        self._apply()
+
+    def is_border(self, pane: Widget) -> bool:
+        """Whether the upper rule of a pane is what can be moved."""
+        return self._vertical and not self._alone and pane is self._second
 
     def set_alone(self, alone: bool) -> None:
         """Give the first widget all the room (the other one isn't shown), or its share again."""
         self._alone = alone
         self._apply()
 
-    def set_share(self, share: float) -> None:
-        self.share = min(0.9, max(0.1, share))
-        self._apply()
+    @property
+    def _room(self) -> int:
+        return self.size.height if self._vertical else self.size.width
+
+    @property
+    def share(self) -> float:
+        if self._share is not None:
+            return self._share
+        return self._usual(self._room) / max(1, self._room) if self._usual is not None else 0.5
 
     def _apply(self) -> None:
-        size = self.size.height if self._vertical else self.size.width
+        size = self._room
         cells = min(max(round(size * self.share), self._least), max(self._least, size - self._least))
         if self._vertical:
             self._first.styles.height = "1fr" if self._alone else cells
         else:
             self._first.styles.width = "1fr" if self._alone else cells
-        for divider in self.query_children(Divider):
-            divider.display = not self._alone
+        self._divider.display = not self._vertical and not self._alone
 
     def move_to(self, place: int) -> None:
         """Put the border at a column (or row) of this widget."""
-        size = self.size.height if self._vertical else self.size.width
-        self.set_share(place / max(1, size))
-        self.post_message(self.Moved(self, self.share))
+        self._move(place / max(1, self._room))
 
-    def action_shrink(self) -> None:
-        self._step(-0.04)
+    def _move(self, share: float) -> None:
+        self._share = min(0.9, max(0.1, share))
+        self._apply()
+        self.post_message(self.Moved(self, self._share))
 
-    def action_grow(self) -> None:
-        self._step(0.04)
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Only the keys of its own direction: those of the other one are for the panes around it."""
+        return not self._alone and action in (("up", "down") if self._vertical else ("left", "right"))
 
-    def _step(self, share: float) -> None:
-        self.set_share(self.share + share)
-        self.post_message(self.Moved(self, self.share))
+    def action_left(self) -> None:
+        self._move(self.share - 0.04)
+
+    def action_right(self) -> None:
+        self._move(self.share + 0.04)
+
+    action_up, action_down = action_left, action_right
 
 
 class Divider(Widget):
     """The line between two panes; it can be dragged."""
+
+    ALLOW_SELECT = False
 
     DEFAULT_CSS = """
     Divider { width: 1; height: 1fr; }

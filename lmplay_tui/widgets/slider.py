@@ -41,6 +41,8 @@ class Slider(Widget, can_focus=True):
     ) -> None:
         super().__init__(id=id)
         self.label, self.stops, self.value = label, tuple(stops), value
+        self.told = f"{label}: {told}" if told else ""
+        """What this is a setting of, as the help says it."""
         self.tooltip = told or None
 
     def set_value(self, value: float) -> None:

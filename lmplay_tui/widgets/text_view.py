@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
+from textual.selection import Selection
 from textual.strip import Strip
 
-from lmplay_tui.lines import Line, to_strip, width_of
+from lmplay_tui.lines import Line, plain, to_strip, width_of
 from lmplay_tui.theme import palette_of
 
 
@@ -90,8 +92,39 @@ class TextView(ScrollView):
             strip = strip.adjust_cell_length(width)
         else:
             under = "selected" if self._marked == top + y else ""
-            strip = to_strip(content, palette_of(self.app), width, under=under)
-        return strip.apply_style(self.rich_style)
+            beside_scrollbar = self.scrollable_content_region.width
+            strip = to_strip(content, palette_of(self.app), beside_scrollbar, under=under)
+        strip = self._with_selection(strip, left, top + y).apply_style(self.rich_style)
+        return strip.apply_offsets(left, top + y)  # by which Textual knows what the mouse selects
+
+    # ---- selecting, by mouse or all of it ----------------------------------------------------------------------------
+
+    def copied(self) -> str:
+        """What is copied when nothing is selected: all of it."""
+        return "\n".join(map(plain, self._lines)).strip("\n")
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        spans = ((content, selection.get_span(place)) for place, content in enumerate(self._lines))
+        parts = [plain(content)[span[0] : None if span[1] < 0 else span[1]] for content, span in spans if span]
+        return "\n".join(parts), "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:  # noqa: ARG002
+        self.refresh()
+
+    def _with_selection(self, strip: Strip, left: int, place: int) -> Strip:
+        """The part of a line that is selected looks so; `left` characters of it are scrolled away."""
+        span = self.text_selection.get_span(place) if self.text_selection is not None else None
+        if span is None:
+            return strip
+        text, width = strip.text, strip.cell_length
+        first, last = max(0, span[0] - left), len(text) if span[1] < 0 else max(0, span[1] - left)
+        cuts = sorted({cell_len(text[:first]), cell_len(text[:last]), width})
+        before, *rest = strip.divide(cuts)
+        ink = palette_of(self.app).style("cursor")
+        if not rest:
+            return before.apply_style(ink) if first == 0 else strip
+        parts = [before.apply_style(ink), *rest] if first == 0 else [before, rest[0].apply_style(ink), *rest[1:]]
+        return Strip.join(parts)
 
     def notify_style_update(self) -> None:
         super().notify_style_update()

@@ -208,7 +208,7 @@ def test_from_a_plan_through_its_datasets_to_a_row_and_the_launch_form(tmp_path:
         await pilot.press("right_square_bracket")
         await until_text(pilot, "row 1 of 913")
         await pilot.press("m", "plus")
-        await until_text(pilot, "document, 256 tokens")
+        await until_text(pilot, "of 913  document, 256 tokens")
         await pilot.press("number_sign", "end", *["backspace"] * 3, *"913", "enter")
         await until_text(pilot, "The last row is 912.")
         await pilot.press("backspace", "2", "enter")

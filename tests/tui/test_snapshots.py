@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from textual.color import Color
 from textual.pilot import Pilot
 from textual.theme import Theme
 
+from lmplay.runs import RunSummary
 from lmplay_tui.app import Workbench
+from lmplay_tui.lines import Line
 from lmplay_tui.theme import DARK, LIGHT, NUM_SERIES, Palette
+from lmplay_tui.views.run import about_lines
 from tests.tui.support import (
     FakeCommands,
     check_snapshot,
@@ -35,6 +39,11 @@ SIZES = [(80, 24), (120, 40), (200, 50)]
 def _same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Workbench, "where", "~/runs")
     monkeypatch.setenv("LMPLAY_CACHE", str(tmp_path / "cache"))
+
+    def about(run: RunSummary, width: int) -> list[Line]:
+        return about_lines(replace(run, path=Path("runs") / run.name, created=None), width)
+
+    monkeypatch.setattr("lmplay_tui.screens.runs.about_lines", about)
 
 
 async def until_still(pilot: Pilot[None], app: Workbench) -> None:
