@@ -115,7 +115,7 @@ def _model_class(description: dict[str, Any], folder: Path) -> type[LMBase]:
     module, _, name = description["model_class"].rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as import_error:
+    except Exception as import_error:  # noqa: BLE001 (it runs a model's file, which may have been edited since)
         try:
             found = get_runner(description["experiment"]).model_class
         except WrongUsageError as error:

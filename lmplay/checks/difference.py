@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+
+LEAST = 1e-12
 
 
 def spread_of(logits: torch.Tensor) -> float:
-    """Standard deviation of the logits: the scale that differences are judged by."""
-    return max(float(logits.float().std()), 1e-12)
+    """Standard deviation of the logits: the scale that differences are judged by, never zero, infinite or NaN."""
+    deviation = float(logits.float().std())
+    return deviation if math.isfinite(deviation) and deviation > LEAST else LEAST
 
 
 def largest(first: torch.Tensor, second: torch.Tensor) -> float:

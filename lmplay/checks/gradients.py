@@ -33,9 +33,22 @@ def check_gradients(subject: Subject) -> CheckResult:
     gradients = [found.get(row.name, row) for row in gradients]
     woken = {name for name in found if asleep[name] == "zero"}
     reached = set(found) - woken
+    # Of its like some were reached: an expert that hardly any token goes to, and no forgotten layer.
+    kinds = {kind(name) for name in reached}
+    unlucky = {name for name in asleep if name not in found and asleep[name] == "none" and kind(name) in kinds}
     return verdict(
-        gradients, woken, reached, meant=frozen_on_purpose(subject.model), shared=shared_weights(subject.model)
+        gradients,
+        woken,
+        reached,
+        unlucky,
+        meant=frozen_on_purpose(subject.model),
+        shared=shared_weights(subject.model),
     )
+
+
+def kind(name: str) -> str:
+    """The same for `experts.3.up.weight` and `experts.7.up.weight`."""
+    return re.sub(r"\d+", "*", name)
 
 
 def reach(model: LMBase, subject: Subject, asleep: set[str]) -> dict[str, Gradient]:
@@ -121,10 +134,16 @@ def shared_weights(model: LMBase) -> dict[str, list[str]]:
 
 
 def verdict(
-    gradients: list[Gradient], woken: set[str], reached: set[str], *, meant: set[str], shared: dict[str, list[str]]
+    gradients: list[Gradient],
+    woken: set[str],
+    reached: set[str],
+    unlucky: set[str],
+    *,
+    meant: set[str],
+    shared: dict[str, list[str]],
 ) -> CheckResult:
     def names(status: GradientStatus) -> list[str]:
-        return [row.name for row in gradients if row.status == status and not row.frozen]
+        return [row.name for row in gradients if row.status == status and not row.frozen and row.name not in unlucky]
 
     frozen = [row.name for row in gradients if row.frozen]
     unmeant = [name for name in frozen if name not in meant]
@@ -156,6 +175,8 @@ def verdict(
         said += f"; zero at first and woken by a step: {listed(sorted(woken))}"
     if reached:
         said += f"; reached by some batches only: {listed(sorted(reached))}"
+    if unlucky:
+        said += f"; by none of {WAKING_STEPS + 1}, though others of their kind were: {listed(sorted(unlucky))}"
     if shared:
         said += "; shared weights: " + ", ".join(f"{listed(users)} with {part}" for part, users in shared.items())
     if frozen:

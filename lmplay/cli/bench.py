@@ -59,8 +59,8 @@ def bench_command(
 ) -> None:
     """Measure how fast this machine trains EXPERIMENT: tokens a second, share of the matrix peak, memory, phases.
 
-    First the number of rows at once, then one switch after the other; what is faster is kept for the next lines. The
-    recommendation is the line with the most tokens a second.
+    First the number of rows at once, then one switch after the other; what is faster is kept for the next lines. Of
+    lines within two percent of the fastest, the one that needs least memory is recommended.
     """
     from lmplay.base.runner_list import get_runner
     from lmplay.checks.estimates import build_skeleton, estimate_flops

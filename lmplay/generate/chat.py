@@ -228,7 +228,8 @@ class Chat:
             COMMANDS[name].run(self, argument)
         else:
             known = [*COMMANDS, *ALIASES, *SamplingConfig.model_fields]
-            raise WrongUsageError(f"there is no command /{name}{did_you_mean(name, known)} /help lists them")
+            hint = did_you_mean(name, known) or "; /help lists them"
+            raise WrongUsageError(f"there is no command /{name}{hint}")
 
     def _set(self, name: str, argument: str) -> None:
         if argument:

@@ -250,13 +250,15 @@ def build_model(runner: LMRunnerBase, request: RunRequest, *, with_weights: bool
     model = runner.build_model(**request.model)
     if request.initial_model is None or not with_weights:
         return model
-    folder = resolve_checkpoint(request.initial_model)
+    saved = load_model(resolve_checkpoint(request.initial_model))
     try:
-        model.load_state_dict(load_model(folder).state_dict())
+        model.load_state_dict(saved.state_dict())
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        own, theirs = model.init_kwargs, saved.init_kwargs
+        sets = [f"--set model.{key}={value}" for key, value in theirs.items() if own.get(key, value) != value]
+        hint = f"theirs are {' '.join(sets)}" if sets else " ".join(str(error).split())[:300]
         raise WrongUsageError(
-            f"the weights of {request.initial_model} do not fit {request.experiment} with these settings: {first}"
+            f"the weights of {request.initial_model} do not fit {request.experiment} with these settings: {hint}"
         ) from error
     return model
 

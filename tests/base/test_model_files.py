@@ -99,6 +99,16 @@ def test_a_model_class_that_moved_is_found_through_its_experiment(saved: Path) -
     assert type(load_model(saved)).__name__ == "GPT2"
 
 
+def test_a_model_whose_file_is_being_edited_is_said_to_be_not_here(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unfinished.py").write_text("def (:")
+    monkeypatch.syspath_prepend(tmp_path)
+    edit(model_class="unfinished.Model", experiment="gone")(saved)
+    with pytest.raises(LMPlayError, match=r"not here.*invalid syntax"):
+        load_model(saved)
+
+
 def test_a_setting_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     model = WithBuffer(4)
     model.init_kwargs["activation"] = nn.GELU

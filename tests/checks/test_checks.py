@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -73,6 +74,7 @@ BROKEN = [
     (broken.NoCache, "cache", "takes no cache", "add `cache=None`"),
     (broken.AllLogitsWithCache, "cache", "logits have the shape (1, 8,", "only the logits of the last token"),
     (broken.LogitsAloneWithCache, "cache", "returns Tensor, no pair", "end forward() with"),
+    (broken.NotANumber, "cache", "differs by inf", "see the check initial_loss"),
     (broken.DropoutAlwaysOn, "cache", "position 0 differs", "see the check eval_mode"),
     (broken.ForgottenGrad, "gradients", "frozen: pos_embed", "requires_grad is off"),
     (broken.UnusedHead, "gradients", "none: extra.weight, extra.bias", "never used on the way to the loss"),
@@ -150,6 +152,7 @@ def test_what_only_some_batches_reach_counts_once_one_has_reached_it() -> None:
     result = ask(broken.SomeExperts, "gradients")
     assert result.ok, result
     assert "reached by some batches only: extra." in result.evidence
+    assert re.search(r"by none of 7, though others of their kind were: .*extra\.23\.weight", result.evidence)
 
 
 def test_randomness_is_not_held_against_determinism() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lmplay.base.model_files import save_model
+from lmplay.base.runner_list import get_runner
 from lmplay.train.config import TrainConfig
 from lmplay.train.request import (
     RunRequest,
@@ -15,6 +17,7 @@ from lmplay.train.request import (
     parse_value,
     read_config_file,
 )
+from lmplay.train.worker import build_model
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 
 
@@ -96,3 +99,11 @@ def test_config_files_are_checked_like_the_command_line(tmp_path: Path) -> None:
             read_config_file(file)
     with pytest.raises(LMPlayError, match="cannot be read"):
         read_config_file(tmp_path / "missing.toml")
+
+
+def test_weights_of_other_sizes_are_refused_with_the_settings_they_want(tmp_path: Path) -> None:
+    runner = get_runner("test_runner")
+    save_model(runner.build_model(num_blocks=1, embed_dim=32), tmp_path / "small", experiment="test_runner")
+    request = RunRequest(experiment="test_runner", plan="quickstart", initial_model=str(tmp_path / "small"))
+    with pytest.raises(WrongUsageError, match=r"theirs are --set model.num_blocks=1 --set model.embed_dim=32"):
+        build_model(runner, request)
