@@ -36,7 +36,7 @@ from lmplay.train.trouble import examine
 from lmplay.train.update.average import WeightAverage
 from lmplay.train.update.compiling import compile_blocks
 from lmplay.train.update.diagnostics import Diagnostics
-from lmplay.train.update.memory import OutOfMemory, as_out_of_memory, free_cached_memory, largest_piece
+from lmplay.train.update.memory import OutOfMemory, as_out_of_memory, free_cached_memory, largest_piece, let_go
 from lmplay.train.update.optimizers import apply_freezing, build_optimizer, set_hyperparameters
 from lmplay.train.update.step import StepResult, TrainStep
 from lmplay.train.validate import Validation
@@ -374,6 +374,7 @@ class Trainer:
             ) from error
         self.course.progress.piece_size = size // 2
         self.step.optimizer.zero_grad(set_to_none=True)
+        let_go(error)
         free_cached_memory(self.device)
         self.report.warn(
             f"out of memory with {size} samples at once: going on with {size // 2}, same step, same result"

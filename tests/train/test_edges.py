@@ -10,18 +10,21 @@ import math
 import os
 import shutil
 import signal
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from lmplay.runs import RunWriter, read_run_file, read_status, request
 from lmplay.train import control
 from lmplay.train.config import Limits, TrainConfig
 from lmplay.train.course import Course, Stage
 from lmplay.train.loop import Trainer
+from lmplay.train.orders import StopTraining
 from lmplay.train.update.memory import OutOfMemory
 from lmplay.train.validate import Validation
 from lmplay.train.worker import build_trainer
@@ -122,3 +125,27 @@ def test_the_end_of_a_run_is_foreseen_over_its_stages_and_within_its_limits() ->
     begun = course(tokens=500)
     begun.progress.advance(samples=4, tokens=40)
     assert begun.total_steps() == 12, "500 tokens are 50 samples"
+
+
+def test_a_piece_that_had_no_room_is_let_go_before_a_smaller_one_is_tried(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    tries: list[bool] = []
+
+    def too_large(_: Any) -> None:
+        activations = torch.zeros(1000)
+        held.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("no room")
+
+    def choose() -> None:
+        tries.append(any(tensor() is not None for tensor in held))
+        if held:
+            raise StopTraining("seen enough", alone=True)
+
+    trainer.course.progress.validation_due = False
+    monkeypatch.setattr(trainer.step.objective, "forward", too_large)
+    monkeypatch.setattr(trainer, "_choose_pieces", choose)
+    with pytest.raises(StopTraining):
+        trainer.train()
+    assert (len(held), tries) == (1, [False, False])

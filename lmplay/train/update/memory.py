@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import gc
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -70,6 +71,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 def _of_libc(name: str) -> Callable[..., int] | None:
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+
+
+def let_go(error: BaseException | None) -> None:
+    """Of what the computation that ended in `error` still holds; the error itself stays as it is."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def free_cached_memory(device: torch.device) -> None:
