@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
+from rich.style import Style
 from textual.strip import Strip
 
 from lmplay_tui.theme import Palette
@@ -144,6 +145,9 @@ def to_strip(content: Line, palette: Palette, width: int, *, under: str = "") ->
     """The line as Textual draws it, `width` cells wide; the ink `under` lies below all of it."""
     base = palette.style(under)
     shown = fitted(tuple((printable(text), ink) for text, ink in content), width)
+    if base.reverse:
+        # In reverse each colour would be a patch of its own: a row that is chosen has one.
+        return Strip([Segment(text, base + Style(bold=palette.style(ink).bold)) for text, ink in shown if text], width)
     return Strip([Segment(text, base + palette.style(ink)) for text, ink in shown if text], width)
 
 
