@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from lmplay_tui.services.run_store import RunStore, Snapshot
 
 
+_STILL_TICKS = 6
+
+
 class Workbench(Outside, inherit_bindings=False):
     """The frame. Screens find here: options, state, services, and the newest snapshot of the runs."""
 
@@ -98,6 +101,8 @@ class Workbench(Outside, inherit_bindings=False):
         """Whether the first screen stands, and is about to be drawn."""
         self.begun = asyncio.Event()
         """The first frame is out: what is heavy may be imported, read and started."""
+        self._still = 0
+        """Ticks since something was found that is new."""
         self._pace = Pace(self._look, clock)
         self._ascii_only = AsciiOnly()
         self.animation_level = "none"
@@ -192,6 +197,7 @@ class Workbench(Outside, inherit_bindings=False):
         """Look at the runs without waiting for the next tick."""
         if self.begun.is_set():
             self._pace.hurry()
+            self._still = -1
             screen = self._shown()
             if screen is not None:
                 screen.pace.hurry()
@@ -210,9 +216,9 @@ class Workbench(Outside, inherit_bindings=False):
         screen = self._shown()
         if screen is None:
             return
-        if changed:
-            screen.pace.hurry()
-        if not screen.pace.rests:
+        self._still = 0 if changed else self._still + 1
+        # Where no run is live and nothing else stirs, the screen is shown nothing new at most ticks.
+        if snapshot.live or screen.stirs or self._still % _STILL_TICKS == 0:
             with self.batch_update():
                 screen.take(snapshot)
                 if changed:
@@ -224,7 +230,8 @@ class Workbench(Outside, inherit_bindings=False):
         from lmplay_tui.screens.base import WorkbenchScreen
 
         stack = self.screen_stack
-        return stack[0] if stack and isinstance(stack[0], WorkbenchScreen) else None
+        # Mounting sets what a screen begins with: nothing may be shown on it before.
+        return stack[0] if stack and isinstance(stack[0], WorkbenchScreen) and stack[0].is_mounted else None
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         found = super().get_line_filters()

@@ -10,12 +10,10 @@ _LONGEST_PAUSE = 10.0
 
 
 class Pace:
-    """Calls `look` never twice at a time, and with at least `rest()` seconds between unless it is asked to hurry."""
+    """Calls `look` never twice at a time."""
 
-    def __init__(
-        self, look: Callable[[], Awaitable[None]], clock: Callable[[], float], rest: Callable[[], float] = lambda: 0.0
-    ) -> None:
-        self._look, self._clock, self._rest = look, clock, rest
+    def __init__(self, look: Callable[[], Awaitable[None]], clock: Callable[[], float]) -> None:
+        self._look, self._clock = look, clock
         self._busy = False
         self._again = False
         self._next = 0.0
@@ -25,8 +23,8 @@ class Pace:
         return not self._busy and self._clock() >= self._next
 
     @property
-    def rests(self) -> bool:
-        return not self._busy and not self.is_due
+    def is_busy(self) -> bool:
+        return self._busy
 
     def hurry(self) -> None:
         """Wait no longer. A look that goes on now may miss what this is asked for: another one follows it."""
@@ -44,7 +42,7 @@ class Pace:
                 start = self._clock()
                 await self._look()
                 took = self._clock() - start
-                self._next = self._clock() + max(self._rest(), min(_LONGEST_PAUSE, took / _LARGEST_SHARE - took))
+                self._next = self._clock() + min(_LONGEST_PAUSE, took / _LARGEST_SHARE - took)
                 if not self._again:
                     return
         finally:

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from lmplay_tui.services.run_store import Snapshot
 
 
-_REST_SECONDS = 3.0
-
-
 class WorkbenchScreen(Screen[None], inherit_bindings=False):
     """`compose_body` gives what stands between the two lines. `MODE` is its name in `actions.SCREENS`."""
 
@@ -37,7 +34,7 @@ class WorkbenchScreen(Screen[None], inherit_bindings=False):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pace = Pace(self.look, lambda: self.workbench.clock(), self.rest)
+        self.pace = Pace(self.look, lambda: self.workbench.clock())
 
     def compose(self) -> ComposeResult:
         # At the first resize these are known anew; by then all that stands on the screen would be styled again.
@@ -78,10 +75,10 @@ class WorkbenchScreen(Screen[None], inherit_bindings=False):
     async def look(self) -> None:
         """What else this screen looks at each tick, beyond the list of runs; long reads belong in a thread."""
 
-    def rest(self) -> float:
-        """Seconds that go by between two looks. Where no run is live nothing is expected; a change ends the rest."""
-        snapshot = self.workbench.snapshot
-        return _REST_SECONDS if snapshot is not None and not snapshot.live else 0.0
+    @property
+    def stirs(self) -> bool:
+        """Whether something goes on that each tick may show more of, besides runs that are live."""
+        return self.pace.is_busy
 
     def look_soon(self) -> None:
         """`look` in a worker of its own: a long run that is read for seconds holds up neither the list nor others."""

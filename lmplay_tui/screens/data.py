@@ -278,8 +278,9 @@ class DataScreen(PackedRowScreen):
 
     # ---- preparing ---------------------------------------------------------------------------------------------------
 
-    def rest(self) -> float:
-        return 0.0 if any(one.state == "running" for one in self._prepared) else super().rest()
+    @property
+    def stirs(self) -> bool:
+        return super().stirs or any(one.state == "running" for one in self._prepared)
 
     async def look(self) -> None:
         now = await asyncio.to_thread(self.preparations.look)
