@@ -1,4 +1,4 @@
-"""Models that are wrong on purpose, each in one way, and two that look wrong and are not. Used by test_checks.py."""
+"""Models that are wrong on purpose, each in one way, and some that look wrong and are not. Used by test_checks.py."""
 
 from __future__ import annotations
 

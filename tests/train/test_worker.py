@@ -17,6 +17,7 @@ import pytest
 from safetensors.torch import load_file
 
 from lmplay.runs import read_status, request
+from tests.train.reading import events, wait_until
 from tests.warm.client import WarmPopen
 
 LMPlay = Callable[..., subprocess.CompletedProcess[str]]
@@ -27,18 +28,6 @@ OPTIONS = ("--set", "model.embed_dim=16", "--set", "model.max_len=64", "--device
 def rows(run: Path, kind: str) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [row for row in found if row["kind"] == kind]
-
-
-def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    return [row for row in found if row["event"] in kinds]
-
-
-def wait_until(condition: Callable[[], bool], *, what: str, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain for: {what}"
-        time.sleep(0.02)
 
 
 def at_step(run: Path, step: int) -> Callable[[], bool]:
