@@ -184,7 +184,7 @@ class Choices(Dialog):
     def on_key(self, event: object) -> None:
         """Up and down move the cursor of the list while one types."""
         key = getattr(event, "key", "")
-        if key in ("up", "down", "pageup", "pagedown") and self._field.has_focus:
+        if key in ("up", "down", "pageup", "pagedown") and self.focused is self._field:
             {"up": self._grid.action_up, "down": self._grid.action_down}.get(
                 key, self._grid.action_page_up if key == "pageup" else self._grid.action_page_down
             )()

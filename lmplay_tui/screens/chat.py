@@ -265,7 +265,8 @@ class ChatScreen(WorkbenchScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Escape stops an answer; when none is being written it leaves the field. Some keys need an answer."""
-        here = self.prompt.has_focus
+        # The screen's choice: the field itself learns of it later, maybe after the keys were last asked for.
+        here = self.focused is self.prompt
         if action == "stop":
             return self._writing
         if action in ("leave", "send", "newline"):

@@ -166,6 +166,7 @@ class DataScreen(PackedRowScreen):
         self.workbench.state.set("data.cursor", event.key)
         self.stages.scroll_home(animate=False)
         self._show()
+        self.refresh_bindings()  # what can be done with a plan depends on whether it is being prepared
         if event.key not in self.facts.costs:
             self._ask_again()
         self._ask_detail()

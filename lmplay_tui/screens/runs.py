@@ -153,7 +153,7 @@ class RunsScreen(LabellingScreen):
 
     def take(self, snapshot: Snapshot) -> None:
         rows = queue_rows(snapshot.queue)
-        if not rows and self.queue.has_focus:
+        if not rows and self.focused is self.queue:
             self.list.focus()  # the queue goes out of sight
         self.queue.show(rows)
         self.queue_pane.set_class(bool(rows), "-shown")

@@ -93,7 +93,7 @@ class ChartDeck(Container):
         self.set_class(count == 4, "-four")
         split = self.query_one("#charts", Split)
         split.set_alone(count == 1)
-        if count == 1 and not self.main.has_focus and self.has_focus_within:
+        if count == 1 and self.has_focus_within and not self.main.has_focus_within:
             self.main.focus()
 
     def full(self, chart: Chart) -> None:
