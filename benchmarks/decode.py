@@ -1,7 +1,9 @@
 """Speed of decoding at batch 1, against transformers and against what the memory allows: `python -m benchmarks.decode`.
 
-- tokens a second from a short prompt: transformers' `generate` with the same weights, the model as it was trained, its
-  weights laid out for decoding, bfloat16, int8; and the bound, which is reading all weights once a token;
+- tokens a second from a short prompt: transformers' `generate` with the same weights, the model as it was trained, and
+  in recorded steps, as a chat does, with the weights laid out for decoding, bfloat16, int8; and the bound, which is
+  reading all weights once a token;
+- what recording a step takes, once, and what it brings: the same weights in plain steps;
 - time to the first token for prompts of 64, 512 and 1000 tokens;
 - a step at position 64 against one at position 1000;
 - a second turn of a chat against a cold start with the same text;
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import os
 import subprocess
 import sys
@@ -40,7 +43,7 @@ from lmplay.utils.huge_pages import with_huge_pages
 PROMPT = 8
 STEPS = 16
 Timed = Callable[..., list[Timing]]
-PARTS = ("decoding", "first-token", "positions", "second-turn", "sampling")
+PARTS = ("decoding", "recording", "first-token", "positions", "second-turn", "sampling")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -67,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     peer = as_transformers(plain)
     parts = {
         "decoding": partial(show_decoding, timed, plain, kinds, peer, options.tokens, options.rounds),
+        "recording": partial(show_recording, timed, kinds, options.tokens, options.rounds),
         "first-token": partial(show_first_token, timed, kinds, peer, options.rounds),
         "positions": partial(show_positions, timed, kinds, options.rounds),
         "second-turn": partial(show_second_turn, timed, kinds["float32"], options.rounds),
@@ -98,7 +102,7 @@ def show_decoding(
         {
             "transformers": peer_generates(peer, PROMPT, tokens),
             "as trained": generates(plain, PROMPT, tokens),
-            **{kind: generates(model, PROMPT, tokens) for kind, model in kinds.items()},
+            **{kind: answers(model, PROMPT, tokens) for kind, model in kinds.items()},
             "bound: weights read once a token": read_all_weights,
         },
         rounds=rounds,
@@ -112,6 +116,20 @@ def show_decoding(
     print(f"float32: {times['float32']:.2f}x of transformers, {times['float32'] / bound:.0%} of the bound")
     for kind in ("bfloat16", "int8"):
         print(f"{kind}: {times[kind] / times['float32']:.2f}x of float32")
+
+
+def show_recording(timed: Timed, kinds: dict[str, LMBase], tokens: int, rounds: int) -> None:
+    print(f"\n{tokens} tokens in plain and in recorded steps")
+    for kind, model in kinds.items():
+        plain = {"plain steps": generates(model, PROMPT, tokens)}
+        show(named(kind, timed({**plain, "recorded steps": answers(model, PROMPT, tokens)}, rounds=rounds)))
+        (recorded,) = timed({"recording": lambda model=model: warmed_up(model)}, rounds=rounds)
+        (unrecorded,) = timed({"two tokens": lambda model=model: warmed_up(model, recorded=False)}, rounds=rounds)
+        print(f"{kind}: recording takes {1000 * (recorded.seconds - unrecorded.seconds):.0f} ms")
+
+
+def warmed_up(model: LMBase, *, recorded: bool = True) -> None:
+    Session(model, recorded=recorded).warm_up()
 
 
 def show_first_token(timed: Timed, kinds: dict[str, LMBase], peer: nn.Module, rounds: int) -> None:
@@ -184,6 +202,20 @@ def generates(model: LMBase, length: int, tokens: int) -> Callable[[], object]:
     return run
 
 
+def answers(model: LMBase, length: int, tokens: int) -> Callable[[], object]:
+    """As the engine of a chat does, whose session has warmed up: in recorded steps. No prompt is in the cache yet."""
+    config = SamplingConfig(temperature=0, max_tokens=tokens)
+    session = Session(model, recorded=True)
+    session.warm_up()
+    prompts = itertools.cycle([token_ids(length), token_ids(length)[::-1]])
+
+    def run() -> None:
+        result = session.generate(next(prompts), config)
+        assert (len(result.tokens), result.reused_tokens) == (tokens, 0)
+
+    return run
+
+
 def peer_generates(peer: nn.Module, length: int, tokens: int) -> Callable[[], object]:
     prompt = torch.tensor([token_ids(length)])
     asked = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "pad_token_id": 50256}
@@ -191,8 +223,9 @@ def peer_generates(peer: nn.Module, length: int, tokens: int) -> Callable[[], ob
 
 
 def started_context(model: LMBase, length: int) -> Context:
-    context = Context(model)
+    context = Context(model, recorded=True)
     context.feed([token_ids(length)])
+    context.feed([[0]])
     return context
 
 

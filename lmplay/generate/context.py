@@ -15,6 +15,7 @@ from torch import Tensor
 from lmplay.base.base_model import LMBase
 from lmplay.base.kv_cache import KVCache
 from lmplay.generate.compiled import CompiledStep, agree, why_not
+from lmplay.generate.recorded import RecordedStep, record
 
 
 def takes_cache(model: LMBase) -> bool:
@@ -37,19 +38,32 @@ class Context:
     """
 
     def __init__(
-        self, model: LMBase, batch_size: int = 1, *, capacity: int | None = None, compiled: str | None = None
+        self,
+        model: LMBase,
+        batch_size: int = 1,
+        *,
+        capacity: int | None = None,
+        compiled: str | None = None,
+        recorded: bool = False,
     ) -> None:
-        """`compiled` names a backend of `torch.compile` for the steps of one token; not all models can be compiled."""
+        """`compiled` names a backend of `torch.compile` for the steps of one token; not all models can be compiled.
+
+        `recorded` steps, on a CPU, cost the time of a dozen steps once, and then some milliseconds less each; where the
+        model's steps can't be recorded they are made the plain way, with the same results.
+        """
         self.model = model
         self.compiled = compiled
         self.not_compiled: str | None = None
         """Why the steps are not compiled although that was asked for."""
-        self._step: CompiledStep | None = None
+        self.not_recorded: str | None = None
+        """Likewise."""
+        self._step: CompiledStep | RecordedStep | None = None
         self.capacity = min(capacity or model.max_len, model.max_len)
         self.rows: list[list[int]] = [[] for _ in range(batch_size)]
         self.dropped = [0] * batch_size
         self.slides = 0
         self.device = next(model.parameters()).device
+        self._to_record = recorded and compiled is None and self.device.type == "cpu"
         self._takes_cache = takes_cache(model)
         self._cache: Any = None
         self._positions = 0  # of the cache that are taken, padding included
@@ -126,7 +140,17 @@ class Context:
         self._positions += tokens.size(1)
         if self.compiled is not None and self.not_compiled is None and tokens.size(1) == 1:
             self._compile(tokens, logits[:, -1])
+        if self._to_record and tokens.size(1) == 1:
+            self._record(tokens)
         return logits[:, -1]
+
+    def _record(self, tokens: Tensor) -> None:
+        """Write down the step that has just been made. Tried once for each cache."""
+        self._to_record = False
+        try:
+            self._step = record(self.model, self._cache, tokens)
+        except Exception as error:  # noqa: BLE001 - models fail in all ways, and the plain step is there
+            self.not_recorded = str(error)
 
     def _compile(self, tokens: Tensor, expected: Tensor) -> None:
         """Compile the step that has just been run the plain way, and use it from now on if it gives the same logits."""

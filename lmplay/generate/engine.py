@@ -19,6 +19,9 @@ from lmplay.generate.context import Context, takes_rows_of_any_length
 from lmplay.generate.sampling import Sampler, all_finite, make_generators
 from lmplay.generate.text_stream import TextStream, decode
 
+# New tokens after which the time that recording a step takes has been made good.
+RECORDING_PAYS = 256
+
 
 @dataclass(frozen=True)
 class TokenProbability:
@@ -143,7 +146,8 @@ def generate(
                     on_text(group[member], text)
 
             capacity = max(len(row.prompt) for row in members) + config.max_tokens
-            context = Context(model, len(members), capacity=capacity, compiled=compiled)
+            recorded = config.max_tokens >= RECORDING_PAYS
+            context = Context(model, len(members), capacity=capacity, compiled=compiled, recorded=recorded)
             decode_rows(context, members, [row.prompt for row in members], sampler, probabilities, tell, cancelled)
             context_of |= dict.fromkeys(group, context)
     return [row.result(started, context_of[index]) for index, row in enumerate(rows)]

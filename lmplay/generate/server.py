@@ -82,7 +82,7 @@ class Server:
 
     def load(self, request: LoadRequest) -> None:
         loaded = load(request.checkpoint, device=request.device, weights=request.weights)
-        session = Session(loaded.model, compiled="inductor" if request.compile else None)
+        session = Session(loaded.model, compiled="inductor" if request.compile else None, recorded=True)
         session.warm_up()
         self._loaded, self._session = loaded, session
         self._ready(request.id)
@@ -116,7 +116,8 @@ class Server:
         if self._loaded is None or self._session is None:
             raise WrongUsageError('no model is loaded yet; send {"op": "load", "checkpoint": "..."} first')
         facts = self._loaded.facts() | {"cache_bytes": self._session.cache_bytes}
-        self._send(request_id, "ready", **facts, not_compiled=self._session.not_compiled)
+        reasons = {"not_compiled": self._session.not_compiled, "not_recorded": self._session.not_recorded}
+        self._send(request_id, "ready", **facts, **reasons)
 
     def _read(self) -> None:
         for line in self._requests:

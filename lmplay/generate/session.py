@@ -18,11 +18,16 @@ from lmplay.generate.text_stream import TextStream
 
 
 class Session:
-    def __init__(self, model: LMBase, *, compiled: str | None = None) -> None:
+    def __init__(self, model: LMBase, *, compiled: str | None = None, recorded: bool = False) -> None:
+        """`compiled` and `recorded` are `Context`'s, and are done in `warm_up` where that is called first."""
         self.model = model
         self._compiled = compiled
-        self._context = Context(model, compiled=compiled)
+        self._recorded = recorded
+        self._context = self._new_context()
         self._dropped: list[int] = []  # the tokens before those that the context holds
+
+    def _new_context(self) -> Context:
+        return Context(self.model, compiled=self._compiled, recorded=self._recorded)
 
     @property
     def cache_bytes(self) -> int:
@@ -34,19 +39,24 @@ class Session:
 
     def reset(self) -> None:
         """Forget everything; after an error in the model, for the cache may hold half a step."""
-        self._context = Context(self.model, compiled=self._compiled)
+        self._context = self._new_context()
         self._dropped = []
 
     def warm_up(self) -> None:
-        """Run a token or two, so that the cache takes its memory and programs are loaded, or compiled, now."""
+        """Run two tokens, so that the cache takes its memory and the step is recorded, or compiled, now."""
         with evaluating(self.model):
-            for _ in range(1 if self._compiled is None else 2):
+            for _ in range(2):
                 self._context.feed([[self.model.tokenizer.eot_token]])
 
     @property
     def not_compiled(self) -> str | None:
         """Why the steps are not compiled although that was asked for; known after `warm_up`."""
         return self._context.not_compiled
+
+    @property
+    def not_recorded(self) -> str | None:
+        """Likewise of recording."""
+        return self._context.not_recorded
 
     def generate(
         self,
