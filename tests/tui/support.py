@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from textual._context import visible_screen_stack
 from textual.pilot import Pilot
 
 from lmplay.runs import create_run
@@ -318,6 +319,8 @@ def drive(app: Workbench, do: Drive, *, size: tuple[int, int] = (120, 40)) -> No
 
 def text_of(app: Workbench) -> str:
     """What stands on the screen."""
+    # What lies below a dialog is drawn from this; without it rows are blank, and are kept so.
+    visible_screen_stack.set(app._background_screens)
     strips = app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
 
