@@ -12,6 +12,7 @@ from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import cell_len
 
 from lmplay.stats.raster import ASCII, BLOCKS, BRAILLE, Codes, Glyphs, draw_line
 from lmplay.stats.ticks import tick_label, ticks, time_label, time_ticks
@@ -20,6 +21,10 @@ from lmplay_tui.chart.prepare import Layer, Prepared
 from lmplay_tui.chart.view import Limits, View
 
 LABEL_WIDTH = 6
+SECOND_HALF = 0
+"""The code in the second cell of a letter that takes two."""
+_FIRST_WIDE = 0x1100
+"""No letter of a lower code is two cells wide."""
 _MARK_EVERY = 18
 """Columns between the marks of a long line, when there are several to tell apart."""
 
@@ -35,6 +40,11 @@ class Ink(IntEnum):
     CURSOR = 5
     EVENT = 6
     SERIES = 16
+
+
+def letters(codes: Codes) -> str:
+    """(W,) code points as the text that fills W cells."""
+    return "".join(map(chr, codes[codes != SECOND_HALF].tolist()))
 
 
 def ink_of(series: int, *, dim: bool = False) -> int:
@@ -95,7 +105,7 @@ class Picture:
     log_x: bool
 
     def text(self) -> str:
-        return "\n".join("".join(map(chr, row)).rstrip() for row in self.codes.tolist())
+        return "\n".join(letters(row).rstrip() for row in self.codes)
 
     def x_of(self, column: int) -> float:
         """The x (in the units of the data) in the middle of a column of the whole picture."""
@@ -136,6 +146,7 @@ def draw(
         canvas.marks(layer, several=several)
     for event in data.events:
         canvas.event(_place(event.x, view.log_x), signs.events[event.kind])
+    canvas.mend_halves()
     return Picture(
         codes=codes,
         inks=inks,
@@ -247,9 +258,26 @@ class _Canvas:
             self.inks[self.height, column] = Ink.EVENT
 
     def write(self, row: int, column: int, text: str, ink: int) -> None:
-        end = min(column + len(text), self.codes.shape[1])
-        self.codes[row, column:end] = [ord(character) for character in text[: end - column]]
-        self.inks[row, column:end] = ink
+        for letter in text:
+            size = cell_len(letter)
+            if column + size > self.codes.shape[1]:
+                return
+            if size == 0:  # joins what stands beside it; here each letter has cells of its own
+                continue
+            self.codes[row, column : column + size] = (ord(letter), SECOND_HALF)[:size]
+            self.inks[row, column : column + size] = ink
+            column += size
+
+    def mend_halves(self) -> None:
+        """What was drawn over one half of a wide letter leaves a blank in place of the other."""
+        row = self.codes[0]  # only names of stages may be wide, and they stand here
+        second = np.flatnonzero(row == SECOND_HALF)
+        for place in second.tolist():
+            if cell_len(chr(row[place - 1])) != 2:
+                row[place] = ord(" ")
+        for place in np.flatnonzero(row >= _FIRST_WIDE).tolist():
+            if cell_len(chr(row[place])) == 2 and row[place + 1 : place + 2].tolist() != [SECOND_HALF]:
+                row[place] = ord(" ")
 
     def column(self, x: float) -> int | None:
         """The column of the picture in which `x` lies; None outside of the plot."""

@@ -58,6 +58,10 @@ class View:
         place = self._scaled((self.cursor, self.cursor))[0] + columns * (high - low) / max(1, width)
         return replace(self, cursor=self._unscaled((min(max(place, low), high),) * 2)[0])
 
+    def over_the_same(self, other: View) -> View:
+        """The x axis and the crosshair of another view, with one's own y axis and smoothing."""
+        return replace(self, log_x=other.log_x, x_window=other.x_window, cursor=other.cursor)
+
     def reset(self) -> View:
         """Everything again: no windows, no crosshair; scales and smoothing stay."""
         return replace(self, x_window=None, y_window=None, cursor=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 from textual import on
@@ -147,7 +146,7 @@ class CompareScreen(ChartingScreen):
         """All three charts have the same x axis."""
         for chart in (self.training, self.validation, self.difference):
             if chart is not event.chart:
-                chart.look(replace(chart.view, cursor=event.view.cursor, x_window=event.view.x_window))
+                chart.look(chart.view.over_the_same(event.view))
 
     @on(Chart.Wanted)
     def _chart_wanted(self, event: Chart.Wanted) -> None:

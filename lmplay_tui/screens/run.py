@@ -290,10 +290,10 @@ class RunScreen(FindingScreen):
 
     @on(Chart.Changed)
     def _chart_changed(self, event: Chart.Changed) -> None:
-        """Charts of one run share crosshair and window; head and events tell what was logged nearest to it."""
+        """Charts of one run share crosshair and x axis; head and events tell what was logged nearest to it."""
         for chart in self.deck.all:
             if chart is not event.chart:
-                chart.look(replace(chart.view, cursor=event.view.cursor, x_window=event.view.x_window))
+                chart.look(chart.view.over_the_same(event.view))
         self._show_head()
         self._go_to_crosshair(event.view.cursor)
 

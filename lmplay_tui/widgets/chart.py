@@ -15,7 +15,7 @@ from textual.widget import Widget
 from lmplay_tui.actions import bindings_for
 from lmplay_tui.chart.data import ASCII_MARKS, MARKS, ChartData
 from lmplay_tui.chart.legend import event_near, legend
-from lmplay_tui.chart.picture import LABEL_WIDTH, Ink, Picture, draw, plot_columns
+from lmplay_tui.chart.picture import LABEL_WIDTH, Ink, Picture, draw, letters, plot_columns
 from lmplay_tui.chart.prepare import Prepared, prepare
 from lmplay_tui.chart.view import AUTO_SHARE, AUTO_SPAN, Limits, View
 from lmplay_tui.lines import Line, line, to_strip
@@ -112,6 +112,8 @@ class Chart(Widget, can_focus=True):
         if view == self.view:
             return
         only_cursor = replace(view, cursor=self.view.cursor) == self.view
+        if (view.log_x, view.log_y) != (self.view.log_x, self.view.log_y):
+            self._prepared = None  # limits in other units are none to keep
         self.view = view
         if only_cursor and self._prepared is not None:
             self._draw()
@@ -206,13 +208,14 @@ class Chart(Widget, can_focus=True):
     def _row(self, row: int) -> Line:
         assert self.picture is not None
         codes, inks = self.picture.codes[row], self.picture.inks[row]
-        text = "".join(map(chr, codes.tolist()))
         # A blank has no ink of its own: in that of the character before it, it costs the terminal no change of colour.
         drawn = np.where(codes != ord(" "), np.arange(len(codes)), 0)
         inks = inks[np.maximum.accumulate(drawn)]
-        starts = [0, *(np.flatnonzero(np.diff(inks)) + 1).tolist(), len(text)]
+        starts = [0, *(np.flatnonzero(np.diff(inks)) + 1).tolist(), len(codes)]
         return tuple(
-            (text[start:end], _ink_name(int(inks[start]))) for start, end in itertools.pairwise(starts) if end > start
+            (letters(codes[start:end]), _ink_name(int(inks[start])))
+            for start, end in itertools.pairwise(starts)
+            if end > start
         )
 
     def _legend_line(self) -> Line:
@@ -283,11 +286,9 @@ class Chart(Widget, can_focus=True):
         self.look(self.view.reset(), tell=True)
 
     def action_log_y(self) -> None:
-        self._prepared = None
         self.look(replace(self.view, log_y=not self.view.log_y, y_window=None), tell=True)
 
     def action_log_x(self) -> None:
-        self._prepared = None
         self.look(replace(self.view, log_x=not self.view.log_x), tell=True)
 
     def action_smooth(self) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from textual.pilot import Pilot
 
 from lmplay_tui.app import Workbench
 from lmplay_tui.chart.data import ChartData, Curve, Event, value_at
 from lmplay_tui.chart.legend import event_near, legend
 from lmplay_tui.chart.limits import quantised, span_of
-from lmplay_tui.chart.picture import SIGNS, Ink, Picture, draw, ink_of, plot_columns
+from lmplay_tui.chart.picture import SIGNS, Ink, Picture, draw, ink_of, letters, plot_columns
 from lmplay_tui.chart.prepare import prepare
 from lmplay_tui.chart.view import View
 from lmplay_tui.lines import plain
@@ -150,6 +151,16 @@ def test_borders_events_and_crosshair_stand_at_their_place() -> None:
     assert place[Ink.CURSOR] == pytest.approx(3 * quarter, abs=1.5)
     assert "tune" in picture.text().splitlines()[0]
     assert rows_with(picture, Ink.EVENT) == [picture.plot_height]
+
+
+def test_names_of_stages_in_wide_letters_take_the_cells_that_they_have() -> None:
+    noise = np.random.default_rng(0).uniform(0, 12, len(X))
+    for border in np.linspace(10, 1990, 40).tolist():
+        data = ChartData(curves=(Curve(name="loss", x=X, y=noise),), borders=((border, "データ🎉e\u0301tune"),))
+        below, through = (picture_of(data, View(y_window=(0.0, top), span=0.0)) for top in (40.0, 12.0))
+        for row in (*below.codes, *through.codes):
+            assert cell_len(letters(row)) == len(row)
+        assert border > 1600 or "データ🎉" in below.text()
 
 
 def test_columns_and_values_lead_to_each_other() -> None:
