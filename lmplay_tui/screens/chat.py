@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from textual import events, on
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.widgets import TextArea
 
 from lmplay_tui.actions import bindings_for
 from lmplay_tui.dialogs.asking import Choices
 from lmplay_tui.screens.base import WorkbenchScreen
-from lmplay_tui.services.chats import ChatStore, Mode, branch, new_conversation
+from lmplay_tui.services.chats import ChatStore, Mode
 from lmplay_tui.services.checkpoints import checkpoint_choices, newest_step
 from lmplay_tui.services.run_store import Snapshot
 from lmplay_tui.services.speaker import Speaker
-from lmplay_tui.views.chat import model_lines, transcript
+from lmplay_tui.services.talk import Talk
+from lmplay_tui.views.chat import conversation_choices, model_lines, transcript
 from lmplay_tui.widgets.pane import Pane, Split
+from lmplay_tui.widgets.prompt import Prompt
+from lmplay_tui.widgets.sampling import Sampling
 from lmplay_tui.widgets.slider import Slider
 from lmplay_tui.widgets.text_view import TextView
 from lmplay_tui.widgets.token_view import TokenView
@@ -27,46 +28,6 @@ from lmplay_tui.widgets.token_view import TokenView
 _REDRAWS = 10
 """A second, while an answer comes."""
 _NONE = "(none)"
-
-SLIDERS: tuple[tuple[str, str, tuple[float, ...], float, str], ...] = (
-    # name of the setting, label, stops, default, what is said of it
-    ("temperature", "temperature", tuple(round(0.05 * n, 2) for n in range(41)), 0.8, "Lower is safer; 0: the best."),
-    ("top_k", "top-k", (0, 1, 2, 5, 10, 20, 40, 50, 100, 200, 500), 50, "Only the k most likely tokens; 0: all."),
-    ("top_p", "top-p", tuple(round(0.05 * n, 2) for n in range(1, 21)), 1.0, "Only the likeliest that sum to p."),
-    ("repetition_penalty", "penalty", tuple(round(1 + 0.05 * n, 2) for n in range(21)), 1.0, "Against repetition."),
-    ("max_tokens", "tokens", (16, 32, 64, 128, 256, 512, 1024), 128, "The longest answer."),
-    ("seed", "seed", tuple(range(100)), 0, "Of the draws; the same seed gives the same answer."),
-)
-
-
-_OURS = frozenset({"f6", "f7"})
-"""Keys of the text area that the screen has another use for; selecting works with shift and the arrows."""
-
-
-class Prompt(TextArea, inherit_bindings=False):
-    """Where one writes: enter sends, alt+enter begins a new line."""
-
-    HELP = "Write here. Enter sends, alt+enter or f10 begins a new line, escape goes to the conversation above."
-    BINDINGS = [  # noqa: RUF012 - as Textual has it
-        binding for binding in TextArea.BINDINGS if not (isinstance(binding, Binding) and binding.key in _OURS)
-    ]
-    DEFAULT_CSS = """
-    Prompt { height: 4; border: none; padding: 0 1; background: $surface; }
-    Prompt:focus { border: none; background: $panel; }
-    """
-
-    async def _on_key(self, event: events.Key) -> None:
-        if event.key in ("enter", "alt+enter", "f10"):
-            event.stop()
-            event.prevent_default()
-            screen = self.screen
-            assert isinstance(screen, ChatScreen)
-            if event.key == "enter":
-                screen.action_send()
-            else:
-                self.insert("\n")
-            return
-        await super()._on_key(event)
 
 
 def _talk_width(width: int) -> int:
@@ -94,9 +55,7 @@ class ChatScreen(WorkbenchScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = ChatStore()
-        self.first = Speaker("", self._news)
-        self.second: Speaker | None = None
+        self.talk = Talk(ChatStore(), self._news)
         self._walked: Speaker | None = None
         """Whose answer is shown token by token."""
         self._possible = (False, False)
@@ -107,7 +66,6 @@ class ChatScreen(WorkbenchScreen):
 
     def compose_body(self) -> ComposeResult:
         state = self.workbench.state
-        settings = state.get("chat.settings", {})
         self.first_view = TextView(id="first", focusable=True, follow=True)
         self.second_view = TextView(id="second", focusable=True, follow=True)
         self.first_pane = Pane(self.first_view, title="Chat")
@@ -116,51 +74,45 @@ class ChatScreen(WorkbenchScreen):
         self.prompt.cursor_blink = False
         self.tokens = TokenView(id="tokens")
         self.token_pane = Pane(self.tokens, id="token-pane")
+        self.sampling = Sampling(state.get("chat.settings", {}))
         self.model = TextView(id="model")
-        self.sliders = {
-            name: Slider(label, stops, value=float(settings.get(name, default)), told=told, id=name)
-            for name, label, stops, default, told in SLIDERS
-        }
         talk = Vertical(
             Horizontal(self.first_pane, self.second_pane, id="answers"),
             self.token_pane,
             Pane(self.prompt, title="Say", id="say"),
         )
-        side = Pane(*self.sliders.values(), self.model, title="Sampling and model", id="side")
+        side = Pane(self.sampling, self.model, title="Sampling and model", id="side")
         yield Split(talk, side, share=state.get("layout.chat", 0.0) or None, usual=_talk_width, least=24)
 
     def on_mount(self) -> None:
         super().on_mount()
-        state = self.workbench.state
-        kept = self.store.load(state.get("chat.conversation", ""))
-        if kept is not None:
-            self.first.take(kept)
         self.prompt.focus()
         self._show()
+        self.run_worker(self._take_up(self.workbench.state.get("chat.conversation", "")), group="take-up")
 
     async def on_unmount(self) -> None:
-        await asyncio.gather(*(speaker.engine.kill() for speaker in self._speakers))
-
-    @property
-    def _speakers(self) -> list[Speaker]:
-        return [self.first] if self.second is None else [self.first, self.second]
+        await self.talk.close()
 
     # ---- the tick, and what is shown ---------------------------------------------------------------------------------
 
     def take(self, snapshot: Snapshot) -> None:
+        first = self.talk.first
         wanted = self.workbench.marks.get("chat", "")
-        if wanted and wanted != self.first.model and not self.first.busy:
-            self._choose(wanted)
-        elif not self.first.model:
+        if wanted and wanted != first.model:
+            if self.talk.busy:
+                self.notify(f"{first.model} is not done; f4 goes to {wanted} then", timeout=4)
+            else:
+                self._choose(wanted)
+        elif not first.model:
             trained = [run for run in snapshot.runs if run.status.step > 0]
             if trained:
-                self.first.model = trained[0].name
+                first.model = trained[0].name
                 self._show()
         self.workbench.marks.set("chat", "")
 
     async def look(self) -> None:
         """Whether the run has a newer checkpoint than the one that answers."""
-        newest = await asyncio.to_thread(newest_step, self.workbench.root, self.first.model)
+        newest = await asyncio.to_thread(newest_step, self.workbench.root, self.talk.first.model)
         if newest != self._newest:
             self._newest = newest
             self._show()
@@ -178,28 +130,32 @@ class ChatScreen(WorkbenchScreen):
         self._drawn, self._draw_later = self.workbench.clock(), False
         if not self.is_mounted:
             return
-        ascii_only = self.workbench.options.ascii
+        talk, ascii_only = self.talk, self.workbench.options.ascii
         with self.app.batch_update():
+            self.set_class(talk.second is not None, "-two")
             for speaker, view, pane in (
-                (self.first, self.first_view, self.first_pane),
-                (self.second, self.second_view, self.second_pane),
+                (talk.first, self.first_view, self.first_pane),
+                (talk.second, self.second_view, self.second_pane),
             ):
                 if speaker is not None:
                     view.show(transcript(speaker, view.size.width or 60, ascii_only=ascii_only))
                     pane.entitle(speaker.title or "Chat")
-            possible = (self._writing, bool(self.first.conversation.turns))
+            possible = (talk.writing, talk.last_asked is not None)
             if possible != self._possible:
                 self._possible = possible
                 self.refresh_bindings()
-            self.model.show(
-                model_lines(
-                    self.first, self.model.size.width or 28, newest=self._newest, mode=self.first.conversation.mode
-                )
-            )
-            walked = self._walked if self._walked in self._speakers else self.first
+            self._show_models()
+            walked = self._walked if self._walked in talk.speakers else talk.first
             turns = walked.conversation.turns if walked is not None else ()
             self.tokens.show(turns[-1].probabilities if turns else ())
             self.token_pane.entitle(f"Token by token: {walked.title}" if walked is not None else "")
+
+    def _show_models(self) -> None:
+        width, mode = self.model.size.width or 28, self.talk.mode
+        lines = model_lines(self.talk.first, width, newest=self._newest, mode=mode)
+        if self.talk.second is not None:
+            lines += [(), *model_lines(self.talk.second, width, newest=None, mode=mode)]
+        self.model.show(lines)
 
     def on_resize(self, event: events.Resize) -> None:
         super().on_resize(event)
@@ -215,79 +171,72 @@ class ChatScreen(WorkbenchScreen):
 
     # ---- talking -----------------------------------------------------------------------------------------------------
 
-    @property
-    def settings(self) -> dict[str, float | int]:
-        """Of the next answer."""
-        whole = {"top_k", "max_tokens", "seed"}
-        return {name: int(one.value) if name in whole else one.value for name, one in self.sliders.items()}
-
     @on(Slider.Changed)
     def _slid(self) -> None:
-        self.workbench.state.set("chat.settings", self.settings)
+        self.workbench.state.set("chat.settings", self.sampling.settings)
 
     @on(TextArea.Changed)
     def _typing(self) -> None:
-        """The model is loaded while one types."""
-        if self.prompt.text and self.first.model and not self.first.busy and not self.first.engine.running:
-            self.run_worker(self.first.load(), group="load", exclusive=True)
+        """Models are loaded while one types; one that failed waits until it is asked, with what is said of that."""
+        if self.prompt.text and self.talk.first.model:
+            for speaker in self.talk.speakers:
+                if not (speaker.busy or speaker.engine.running or speaker.problem):
+                    self._load(speaker)
+
+    def _load(self, speaker: Speaker, *, again: bool = False) -> None:
+        group = "load" if speaker is self.talk.first else "load-second"
+        self.run_worker(speaker.load(again=again), group=group, exclusive=True)
 
     def action_send(self) -> None:
         text = self.prompt.text
-        if not self.first.model:
+        if not self.talk.first.model:
             self.notify("choose a model first: f4", timeout=3)
-        elif self._writing:
-            self.notify("an answer is being written; escape stops it", timeout=2)
-        elif text.strip():
+        elif text.strip() and self._free():
             self.prompt.text = ""
             self.run_worker(self._ask(text), group="ask")
 
     def action_newline(self) -> None:
         self.prompt.insert("\n")
 
-    async def _ask(self, text: str, *, seed: int | None = None) -> None:
-        settings = {**self.settings, **({"seed": seed} if seed is not None else {})}
-        answers = await asyncio.gather(*(speaker.ask(text, settings) for speaker in self._speakers))
-        if not answers[0] and not self.prompt.text:
+    async def _ask(self, text: str) -> None:
+        if await self.talk.ask(text, self.sampling.settings):
+            self._keep()
+        elif not self.prompt.text:
             self.prompt.text = text  # nothing that was written is lost
-        self._keep()
+
+    async def _ask_again(self) -> None:
+        if await self.talk.ask_again(self.sampling.settings):
+            self._keep()
 
     def _keep(self) -> None:
-        conversation = self.first.conversation
-        self.workbench.state.set("chat.conversation", conversation.id)
         try:
-            self.store.save(replace(conversation, model=self.first.model))
+            self.workbench.state.set("chat.conversation", self.talk.keep())
         except OSError as error:
             self.notify(f"the conversation can't be kept: {error.strerror}", severity="warning")
-
-    @property
-    def _writing(self) -> bool:
-        return any(speaker.writing is not None for speaker in self._speakers)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Escape stops an answer; when none is being written it leaves the field. Some keys need an answer."""
         # The screen's choice: the field itself learns of it later, maybe after the keys were last asked for.
         here = self.focused is self.prompt
         if action == "stop":
-            return self._writing
+            return self.talk.writing
         if action in ("leave", "send", "newline"):
-            return here and not (self._writing and action == "leave")
+            return here and not (self.talk.writing and action == "leave")
         if action == "write":
-            return not here and not self._writing
-        if action in ("retry", "edit", "branch") and not self.first.conversation.turns:
+            return not here and not self.talk.writing
+        if action in ("retry", "edit", "branch") and self.talk.last_asked is None:
             return False
         return super().check_action(action, parameters)
 
     def _free(self) -> bool:
         """Whether the conversation may be changed now; says so where not."""
-        if any(speaker.busy for speaker in self._speakers):
-            self.notify("an answer is being written; escape stops it", timeout=2)
-            return False
-        return True
+        if self.talk.busy:
+            waits = "an answer is being written; escape stops it"
+            self.notify(waits if self.talk.writing else "the model is being loaded, then it answers", timeout=2)
+        return not self.talk.busy
 
     def action_stop(self) -> None:
-        for speaker in self._speakers:
-            if speaker.writing is not None:
-                self.run_worker(speaker.engine.cancel(), group="cancel")
+        self.run_worker(self.talk.stop(), group="cancel")
 
     def action_leave(self) -> None:
         self.first_view.focus()
@@ -296,43 +245,35 @@ class ChatScreen(WorkbenchScreen):
         self.prompt.focus()
 
     def action_retry(self) -> None:
-        turns = self.first.conversation.turns
-        if turns and self._free():
-            for speaker in self._speakers:
-                speaker.conversation = speaker.conversation.without_last()
-            self.run_worker(self._ask(turns[-1].text, seed=turns[-1].seed + 1), group="ask")
+        if self.talk.last_asked is not None and self._free():
+            self.run_worker(self._ask_again(), group="ask")
 
     def action_edit(self) -> None:
-        turns = self.first.conversation.turns
-        if turns and self._free():
-            for speaker in self._speakers:
-                speaker.conversation = speaker.conversation.without_last()
-            self.prompt.text = turns[-1].text
+        if self.talk.last_asked is not None and self._free():
+            self.prompt.text = self.talk.take_back()
+            self.prompt.move_cursor(self.prompt.document.end)
             self.prompt.focus()
-            self._show()
 
     def action_branch(self) -> None:
         if self._free():
             self._keep()
-            for speaker in self._speakers:
-                speaker.conversation = branch(speaker.conversation)
+            self.talk.branch()
             self.notify("a new conversation from here; the one before is kept", timeout=3)
             self._keep()
 
     def action_mode(self) -> None:
-        if not self._free():
-            return
-        mode: Mode = "talk" if self.first.conversation.mode == "continue" else "continue"
-        for speaker in self._speakers:
-            speaker.take(new_conversation(speaker.model, mode))
-        self.notify("talking in turns" if mode == "talk" else "continuing a text", timeout=2)
+        if self._free():
+            mode: Mode = "talk" if self.talk.mode == "continue" else "continue"
+            self.talk.begin_anew(mode)
+            self.notify("talking in turns" if mode == "talk" else "continuing a text", timeout=2)
 
     def action_tokens(self) -> None:
         """The tokens of the first answer, of the second where there is one, then none."""
+        talk = self.talk
         if not self.has_class("-tokens"):
-            self._walked = self.first
-        elif self.second is not None and self._walked is self.first:
-            self._walked = self.second
+            self._walked = talk.first
+        elif talk.second is not None and self._walked is talk.first:
+            self._walked = talk.second
         else:
             self._walked = None
         self.set_class(self._walked is not None, "-tokens")
@@ -342,36 +283,33 @@ class ChatScreen(WorkbenchScreen):
     # ---- which model, which conversation -----------------------------------------------------------------------------
 
     def _choose(self, model: str) -> None:
-        """Talk to another model, in a conversation of its own."""
-        self.first.model = model
-        self.first.take(new_conversation(model, self.first.conversation.mode))
-        self.run_worker(self.first.load(), group="load", exclusive=True)
+        self.talk.choose(model)
+        self._load(self.talk.first)
 
     def action_model(self) -> None:
         self.run_worker(self._ask_model(), group="dialog")
 
     async def _ask_model(self) -> None:
-        chosen = await self._pick("Talk to", self.first.model)
-        if chosen:
+        chosen = await self._pick("Talk to", self.talk.first.model)
+        if chosen and self._free():
             self._choose(chosen)
+            self.prompt.focus()
 
     def action_second(self) -> None:
         self.run_worker(self._ask_second(), group="dialog")
 
     async def _ask_second(self) -> None:
-        chosen = await self._pick("Beside it", self.second.model if self.second is not None else "", none=True)
-        if not chosen:
+        second = self.talk.second
+        chosen = await self._pick("Beside it", second.model if second is not None else "", none=True)
+        if not chosen or not self._free():
             return
-        if self.second is not None:
-            await self.second.engine.close()
-            self.second = None
-        if chosen != _NONE:
-            self.second = Speaker(chosen, self._news)
-            # Both answer from here on; what the first one was told before is not the second one's.
-            for speaker in self._speakers:
-                speaker.take(new_conversation(speaker.model, self.first.conversation.mode))
-            self.run_worker(self.second.load(), group="load-second", exclusive=True)
-        self.set_class(self.second is not None, "-two")
+        before = self.talk.last_asked
+        await self.talk.set_beside(None if chosen == _NONE else chosen)
+        if self.talk.second is not None:
+            self._load(self.talk.second)
+            if before is not None:
+                self.notify("both begin anew; the conversation before is kept: f3", timeout=4)
+        self.prompt.focus()
         self.call_after_refresh(self._show)
 
     async def _pick(self, title: str, now: str, *, none: bool = False) -> str | None:
@@ -385,20 +323,28 @@ class ChatScreen(WorkbenchScreen):
         return await self.app.push_screen_wait(Choices(title, choices, chosen=now))
 
     def action_reload(self) -> None:
-        if not self.first.busy and self.first.model:
-            self.run_worker(self.first.load(again=True), group="load", exclusive=True)
+        if self.talk.first.model and self._free():
+            for speaker in self.talk.speakers:
+                self._load(speaker, again=True)
 
     def action_conversations(self) -> None:
         self.run_worker(self._ask_conversation(), group="dialog")
 
     async def _ask_conversation(self) -> None:
-        kept = await asyncio.to_thread(self.store.all)
-        if not kept:
+        choices = conversation_choices(await asyncio.to_thread(self.talk.store.all))
+        if not choices:
             self.notify("no conversation is kept yet", timeout=3)
             return
-        choices = [(one.id, f"{one.model}: {one.title} ({len(one.turns)})") for one in kept]
-        chosen = await self.app.push_screen_wait(Choices("Conversations", choices, chosen=self.first.conversation.id))
-        found = next((one for one in kept if one.id == chosen), None)
-        if found is not None and not self.first.busy:
-            self.first.take(found)
-            self.workbench.state.set("chat.conversation", found.id)
+        now = self.talk.first.conversation.id
+        chosen = await self.app.push_screen_wait(Choices("Conversations", choices, chosen=now))
+        if chosen and self._free():
+            await self._take_up(chosen)
+            self.prompt.focus()
+
+    async def _take_up(self, conversation: str) -> None:
+        """Go on with a conversation that was kept, if it is there."""
+        kept = await asyncio.to_thread(self.talk.store.load, conversation)
+        if kept is not None:
+            await self.talk.take_up(kept)
+            self.workbench.state.set("chat.conversation", kept.id)
+            self.call_after_refresh(self._show)

@@ -46,6 +46,8 @@ class Conversation:
     id: str = ""
     model: str = ""
     mode: Mode = "continue"
+    beside: str = ""
+    """The id of what another model answered to the same prompts."""
     turns: tuple[Turn, ...] = ()
     changed: float = 0.0
 
@@ -57,8 +59,8 @@ class Conversation:
     def prompt_for(self, text: str) -> str:
         """What the model is given of a message, after the turns before it."""
         if self.mode == "continue":
-            return ("\n" if self.turns else "") + text
-        before = "" if not self.turns or self.turns[-1].stopped_by == "end_of_text" else "\n\n"
+            return ("\n" if self.context else "") + text
+        before = "" if not self.context or self.turns[-1].stopped_by == "end_of_text" else "\n\n"
         return before + turn_text("user", text)[0] + ANSWER_PROMPT
 
     def with_turn(self, turn: Turn) -> Conversation:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmplay.utils.figures import format_bytes
 from lmplay_tui.lines import Line, facts, line, wrapped
-from lmplay_tui.services.chats import Turn
+from lmplay_tui.services.chats import Conversation, Turn
 from lmplay_tui.services.speaker import Speaker
 
 _ENDS = {
@@ -25,9 +25,11 @@ def transcript(speaker: Speaker, width: int, *, ascii_only: bool = False) -> lis
     sign = "> " if ascii_only else "❯ "
     for turn in speaker.conversation.turns:
         lines += [*_said(turn.text, width, sign), *_answered(turn.answer, width), *_about(turn, width), ()]
+    if speaker.asked:
+        lines += _said(speaker.asked, width, sign)
     if speaker.writing is not None:
         cursor = "_" if ascii_only else "▌"
-        lines += [*_said(speaker.asked, width, sign), *_answered(speaker.writing + cursor, width), ()]
+        lines += [*_answered(speaker.writing + cursor, width), ()]
     elif speaker.activity:
         lines.append(line((f"{speaker.activity}...", "primary")))
     if speaker.problem:
@@ -51,6 +53,8 @@ def _answered(text: str, width: int) -> list[Line]:
 
 
 def _about(turn: Turn, width: int) -> list[Line]:
+    if turn.stopped_by == "failed":
+        return [line("  ", *part) for part in wrapped("failed; a retry asks both again", width - 2, "bad")]
     parts = [f"{len(turn.tokens)} tokens"]
     if turn.tokens_per_second:
         parts.append(f"{turn.tokens_per_second:.1f} tok/s")
@@ -60,6 +64,17 @@ def _about(turn: Turn, width: int) -> list[Line]:
     end = _ENDS.get(turn.stopped_by, turn.stopped_by)
     told = ", ".join(parts) + (f"; {end}" if end else "")
     return [line("  ", *part) for part in wrapped(told, width - 2, "muted")]
+
+
+def conversation_choices(kept: Sequence[Conversation]) -> list[tuple[str, str]]:
+    """(id, what is said of it); what a second model answered comes with the conversation that it stood beside."""
+    models = {one.id: one.model for one in kept}
+    beside = {one.beside for one in kept}
+    return [
+        (one.id, f"{' | '.join(filter(None, (one.model, models.get(one.beside))))}: {one.title} ({len(one.turns)})")
+        for one in kept
+        if one.id not in beside
+    ]
 
 
 def model_lines(speaker: Speaker, width: int, *, newest: int | None, mode: str) -> list[Line]:

@@ -1,4 +1,4 @@
-"""A value between two ends: left and right step it, a click on the bar sets it. One line."""
+"""A value between two ends: left and right step it, the mouse sets and drags it on its bar. One line."""
 
 from __future__ import annotations
 
@@ -57,6 +57,11 @@ class Slider(Widget, can_focus=True):
         below = sum(stop <= self.value for stop in self.stops) - 1
         return max(0, below) / max(1, len(self.stops) - 1)
 
+    @property
+    def _room(self) -> int:
+        """How many cells the bar has."""
+        return max(4, self.size.width - _LABEL - _VALUE - 1)
+
     def _step(self, step: int) -> None:
         nearest = min(range(len(self.stops)), key=lambda place: abs(self.stops[place] - self.value))
         self.set_value(self.stops[min(max(nearest + step, 0), len(self.stops) - 1)])
@@ -70,18 +75,28 @@ class Slider(Widget, can_focus=True):
     def render_line(self, y: int) -> Strip:  # noqa: ARG002
         ascii_only = bool(getattr(getattr(self.app, "options", None), "ascii", False))
         width = self.size.width
-        room = max(4, width - _LABEL - _VALUE - 1)
         ink = "key" if self.has_focus else ""
-        bar = progress_bar(self.share, room, ascii_only=ascii_only, ink="accent" if self.has_focus else "primary")
+        bar = progress_bar(self.share, self._room, ascii_only=ascii_only, ink="accent" if self.has_focus else "primary")
         value = short_number(int(self.value) if float(self.value).is_integer() else self.value)
         content = (*line((f"{self.label:<{_LABEL}}", ink or "muted")), *bar, (f" {value:>{_VALUE}}", ink or "bold"))
         return to_strip(content, palette_of(self.app), width).apply_style(self.rich_style)
 
-    def on_click(self, event: events.Click) -> None:
-        room = max(4, self.size.width - _LABEL - _VALUE - 1)
-        share = (event.x - _LABEL) / max(1, room - 1)
-        if 0 <= share <= 1:
-            self.set_value(self.stops[round(share * (len(self.stops) - 1))])
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        if event.button == 1 and 0 <= event.x - _LABEL < self._room:
+            self.capture_mouse()
+            self._go_to(event.x)
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self.app.mouse_captured is self:
+            self._go_to(event.x)
+
+    def on_mouse_up(self) -> None:
+        self.release_mouse()
+
+    def _go_to(self, column: int) -> None:
+        """Take the value of a column of the bar; beyond its ends that of the end."""
+        share = min(1.0, max(0.0, (column - _LABEL) / max(1, self._room - 1)))
+        self.set_value(self.stops[round(share * (len(self.stops) - 1))])
 
     def on_focus(self) -> None:
         self.refresh()

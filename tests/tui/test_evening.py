@@ -92,7 +92,7 @@ def step_of(app: Workbench, name: str) -> int:
 
 def engine_of(app: Workbench) -> Engine:
     assert isinstance(app.screen, ChatScreen)
-    return app.screen.first.engine
+    return app.screen.talk.first.engine
 
 
 def worse_copy(run: Path, name: str, *, by: float) -> None:
