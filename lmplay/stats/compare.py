@@ -97,10 +97,17 @@ def _find_baseline(groups: Sequence[Group], name: str) -> Group:
     raise WrongUsageError(f"the baseline {name!r} is none of the runs that are compared")
 
 
+def why_without_loss(run: RunCurve, stage: str | None = None) -> str:
+    """Why a run has no validation loss to be compared by."""
+    where = f" in stage {stage!r}" if stage else ""
+    if run.diverged:
+        return f"no validation loss of {run.name}{where} is a number"
+    return f"{run.name} has no validation{where} yet"
+
+
 def _why_incomparable(base: RunCurve, run: RunCurve, axis: str, stage: str | None) -> list[str]:
     if len(run) == 0:
-        where = f" in stage {stage!r}" if stage else ""
-        return [f"{run.name} has no validation{where} yet"]
+        return [why_without_loss(run, stage)]
     if axis not in run.x:
         known = "how many FLOPs a token takes" if axis == "flops" else axis
         return [f"{run.name} does not say {known}"]

@@ -51,7 +51,9 @@ def result_rows(compared: Compared, series: Mapping[str, int], *, ascii_only: bo
         rows.append(Row(key, _standing_cells(standing, series, ascii_only=ascii_only)))
         if not single:
             rows += [_run_row(name, compared, series, indent="  ", ascii_only=ascii_only) for name in standing.runs]
-    return rows
+    shown = {row.key for row in rows}
+    left_out = [curve.name for curve in compared.curves if curve.name not in shown]
+    return rows + [_run_row(name, compared, series, indent="", ascii_only=ascii_only) for name in left_out]
 
 
 def _standing_cells(standing: Standing, series: Mapping[str, int], *, ascii_only: bool) -> tuple[Line, ...]:
@@ -97,7 +99,7 @@ def _run_row(name: str, compared: Compared, series: Mapping[str, int], *, indent
         line((marks[number % len(marks)], series_ink(number))),
         line(indent, (f"{sign} ", ink), name),
         line((f"s{curve.seed}" if curve.seed is not None else "", "muted")),
-        line(_plain(loss, ".4f") if math.isfinite(loss) else ""),
+        line(_plain(loss, ".4f")) if math.isfinite(loss) else line(("diverged" if curve.diverged else "", "bad")),
     ]
     return Row(name, (*cells, *((),) * (len(RESULT_COLUMNS) - len(cells))))
 

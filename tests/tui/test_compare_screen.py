@@ -1,0 +1,45 @@
+"""What the compare screen makes of the runs that are marked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmplay_tui.lines import plain
+from lmplay_tui.services.comparison import Asked, Compared, ComparisonFeed
+from lmplay_tui.views.compare import result_rows, series_of, words
+from tests.tui.support import plant_run
+
+
+def compared(root: Path, *names: str, baseline: str = "") -> Compared:
+    return ComparisonFeed().look(Asked(runs=tuple(root / name for name in names), baseline=baseline, axis="tokens"))
+
+
+def rows_of(found: Compared) -> dict[str, str]:
+    return {row.key: " ".join(plain(cell) for cell in row.cells) for row in result_rows(found, series_of(found, {}))}
+
+
+def test_runs_without_a_validation_loss_do_not_keep_the_others_from_being_compared(tmp_path: Path) -> None:
+    plant_run(tmp_path, "base")
+    plant_run(tmp_path, "wider", lr=2e-3, loss=lambda step: 3.5 + 5 / step)
+    plant_run(tmp_path, "young", seed=1, steps=10)
+    plant_run(tmp_path, "broken", lr=3e-3, loss=lambda _: float("nan"))
+    found = compared(tmp_path, "base", "wider", "young", "broken")
+    assert found.result is not None
+    assert [standing.name for standing in found.result.standings] == ["base", "wider"]
+    assert set(found.differences) == {"wider"}
+    assert set(found.training) == {"base", "wider", "young", "broken"}  # their curves are drawn all the same
+    rows = rows_of(found)
+    assert list(rows) == ["base", "wider", "young", "broken"]  # and each can be taken out
+    assert "diverged" in rows["broken"]
+    told = " ".join(plain(one) for one in words(found, 200))
+    assert "young has no validation yet: it is left out" in told
+    assert "no validation loss of broken is a number: it is left out" in told
+
+
+def test_a_baseline_without_a_validation_loss_leaves_nothing_to_compare_with(tmp_path: Path) -> None:
+    plant_run(tmp_path, "base")
+    plant_run(tmp_path, "young", lr=2e-3, steps=10)
+    found = compared(tmp_path, "base", "young", baseline="young")
+    assert found.result is not None
+    assert found.result.reasons == ("young has no validation yet",)
+    assert list(rows_of(found)) == ["base", "young"]
