@@ -88,7 +88,8 @@ class ChatScreen(WorkbenchScreen):
         super().on_mount()
         self.prompt.focus()
         self._show()
-        self.run_worker(self._take_up(self.workbench.state.get("chat.conversation", "")), group="take-up")
+        if not self.workbench.marks.get("chat", ""):  # nobody came to talk to a certain model
+            self.run_worker(self._take_up(self.workbench.state.get("chat.conversation", "")), group="take-up")
 
     async def on_unmount(self) -> None:
         await self.talk.close()

@@ -14,7 +14,18 @@ from lmplay_tui.screens.chat import ChatScreen
 from lmplay_tui.widgets.bars import KeyBar
 from lmplay_tui.widgets.prompt import Prompt
 from lmplay_tui.widgets.slider import Slider
-from tests.tui.support import drive, make_app, until
+from tests.tui.support import drive, make_app, plant_run, text_of, until
+from tests.tui.test_talk import EchoEngine
+
+
+@pytest.fixture(autouse=True)
+def _engines_that_echo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmplay_tui.services.speaker.Engine", EchoEngine)
+
+
+def chat_of(app: Workbench) -> ChatScreen:
+    assert isinstance(app.screen, ChatScreen)
+    return app.screen
 
 
 def keys_shown(app: Workbench) -> str:
@@ -62,3 +73,32 @@ def test_a_slider_goes_with_the_mouse_and_with_keys(tmp_path: Path) -> None:
         assert app.state.get("chat.settings", {})["temperature"] == 1.95
 
     drive(make_app(tmp_path, mode="chat"), do)
+
+
+def test_one_lands_in_the_talk_that_one_left_unless_one_comes_to_talk_to_another_model(tmp_path: Path) -> None:
+    plant_run(tmp_path / "runs", "base", steps=50)
+
+    async def talk(pilot: Pilot[None], app: Workbench) -> None:
+        await until(pilot, lambda: chat_of(app).talk.first.model == "base", what="a model")
+        chat = chat_of(app)
+        await chat.talk.set_beside("base@best")
+        await until(pilot, lambda: app.focused is chat.prompt, what="the field")
+        await pilot.press(*"hi", "enter")
+        await until(pilot, lambda: text_of(app).count("HI") == 2, what="both answers")
+
+    async def land(pilot: Pilot[None], app: Workbench) -> None:
+        await until(pilot, lambda: text_of(app).count("HI") == 2, what="what was said before")
+        assert [speaker.model for speaker in chat_of(app).talk.speakers] == ["base", "base@best"]
+
+    async def come(pilot: Pilot[None], app: Workbench) -> None:
+        app.open_chat("base@50")
+        await until(pilot, lambda: app.current_mode == "chat", what="the chat")
+        await until(pilot, lambda: chat_of(app).talk.first.model == "base@50", what="the model one came for")
+        await pilot.pause(0.3)
+        assert [speaker.model for speaker in chat_of(app).talk.speakers] == ["base@50"]
+        assert "HI" not in text_of(app)
+
+    for mode, do in (("chat", talk), ("chat", land), ("runs", come)):
+        app = make_app(tmp_path, mode=mode)
+        drive(app, do)
+        app.state.save()
