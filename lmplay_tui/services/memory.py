@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
 
+from rich import cells
+from rich.segment import Segment
+from rich.style import Style
+from textual import _segment_tools
 from textual._styles_cache import StylesCache
+from textual.filter import ANSIToTruecolor
 from textual.geometry import Region
+from textual.strip import Strip
 
 _ARENA_MAX = -8
 """`M_ARENA_MAX` of glibc's malloc.h, mallopt(3)."""
 TIDY_SECONDS = 120.0
+_KEEP_WHAT_WAS_DRAWN: tuple[type | ModuleType, ...] = (
+    Strip,
+    Style,
+    Segment,
+    Region,
+    ANSIToTruecolor,
+    cells,
+    _segment_tools,
+)
+"""Their caches have room for what was drawn hours ago. `Strip.render_ansi` for one remembers 16,384 styles, and each
+piece of each line of a text has its own, since its place in the text is part of it: ten megabytes within an hour."""
 
 
 def share_one_arena() -> bool:
@@ -38,15 +57,17 @@ def forget_drawings() -> None:
 
 
 def tidy() -> None:
-    """Empty what Textual fills for hours: besides drawings, how regions of the screen relate.
-
-    Tens of thousands of these are kept, and each stretch of a chart that was ever sent is another. What is still
-    needed is worked out anew within a frame.
-    """
+    """Empty what Textual and Rich fill for hours. What is still needed is worked out anew within a frame."""
     forget_drawings()
-    for method in vars(Region).values():
-        clear = getattr(method, "cache_clear", None)
-        if clear is not None:
-            clear()
+    for clear in _clearings():
+        clear()
     # What lies free between what is in use goes back to the system too, within a millisecond.
     _ask_malloc("malloc_trim", 0)
+
+
+def _clearings() -> Iterator[Callable[[], None]]:
+    for owner in _KEEP_WHAT_WAS_DRAWN:
+        for function in vars(owner).values():
+            clear = getattr(getattr(function, "__func__", function), "cache_clear", None)  # of class methods too
+            if clear is not None:
+                yield clear
