@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual.app import App, SuspendNotSupported
+from textual.notifications import Notification, Notifications
 
 if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
@@ -16,8 +18,26 @@ if TYPE_CHECKING:
     from lmplay_tui.widgets.chart import Chart
 
 
+_LAST_MOMENT = 0.5
+
+
+class Told(Notifications):
+    """What is told, without what is about to go: no toast is made for that any more.
+
+    A screen that comes into sight makes toasts of what is still told. Textual works out the time that one has left
+    after asking whether it has any, and a timer of less than no time never returns (textual/timer.py).
+    """
+
+    def __iter__(self) -> Iterator[Notification]:
+        return (one for one in super().__iter__() if one.time_left > _LAST_MOMENT)
+
+
 class Outside(App[None]):
     """The part of the application that others than screens see."""
+
+    def __init__(self, *, ansi_color: bool | None = None) -> None:
+        super().__init__(ansi_color=ansi_color)
+        self._notifications = Told()
 
     def notify(
         self,

@@ -122,8 +122,9 @@ class JsonlTail:
             taken = 0
             if limit is not None:
                 size = max(1, min(size, limit))
-            while limit is None or taken < limit:
-                data = os.pread(file.fileno(), size, self.offset)
+            # No more room than there is to read: a run is looked at twice a second, for a row or none.
+            while (left := stat.st_size - self.offset) > 0 and (limit is None or taken < limit):
+                data = os.pread(file.fileno(), min(size, left), self.offset)
                 end = data.rfind(b"\n") + 1
                 if end:
                     start, self.offset = self.offset, self.offset + end

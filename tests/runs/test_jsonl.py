@@ -8,6 +8,7 @@ import math
 import os
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,19 @@ def test_rows_come_back_with_their_special_numbers(tmp_path: Path) -> None:
     (row,) = JsonlTail(tmp_path / "rows.jsonl").read()
     assert math.isnan(row["a"])
     assert (row["b"], row["c"], row["d"], row["e"]) == (math.inf, -math.inf, "ä\n", None)
+
+
+def test_a_look_at_a_short_tail_takes_no_room_for_a_long_one(tmp_path: Path) -> None:
+    appender = JsonlAppender(tmp_path / "rows.jsonl")
+    appender.append({"step": step} for step in range(1000))
+    tail = JsonlTail(tmp_path / "rows.jsonl")
+    assert len(tail.read()) == 1000
+    appender.append([{"step": 1000}])
+    tracemalloc.start()
+    assert tail.read() == [{"step": 1000}]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 16
 
 
 def test_array_numbers_are_written_as_numbers(tmp_path: Path) -> None:

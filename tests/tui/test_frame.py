@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from textual import events
 from textual.color import Color
+from textual.notifications import Notification
 from textual.pilot import Pilot
 from textual.strip import Strip
 from textual.theme import Theme
@@ -258,6 +259,14 @@ def test_brackets_in_names_and_errors_are_text(tmp_path: Path) -> None:
         await until_text(pilot, "Tags of [/x]")
 
     drive(make_app(tmp_path), do)
+
+
+def test_what_is_told_for_a_moment_more_makes_no_toast(tmp_path: Path) -> None:
+    """Textual's timer for it, of less than no time, never returned: the workbench stood still for good."""
+    told = make_app(tmp_path)._notifications
+    for text, seconds in (("gone soon", 0.4), ("stays", 60.0)):
+        told.add(Notification(text, timeout=seconds))
+    assert [one.message for one in told] == ["stays"]
 
 
 def test_what_is_typed_right_after_tab_goes_to_the_next_field(tmp_path: Path) -> None:
