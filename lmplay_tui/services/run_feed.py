@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -95,7 +96,8 @@ class RunFeed:
             if tail.generation != generation:
                 kept.clear()
                 changed = True
-            kept.extend(rows)
+            # Each row that is read has keys of its own: half of what it takes.
+            kept.extend({sys.intern(key): value for key, value in row.items()} for row in rows)
             changed = changed or bool(rows)
         changed = self._log.read() or changed
         if self._last is not None and not changed:
