@@ -228,6 +228,8 @@ ACTIONS: tuple[Action, ...] = (
     A("tokens.right", "right,l", "Next token", "To the next token.", 2),
     A("tokens.up", "up,k", "Line up", "A line up."),
     A("tokens.down", "down,j", "Line down", "A line down."),
+    A("tokens.first", "home,g", "First token", "To the first token."),
+    A("tokens.last", "end,G", "Last token", "To the last token."),
     # ---- 7 data ----------------------------------------------------------------------------------------------------
     A("data.prepare", "p", "Prepare", "Turn the plan's text into tokens, or go on with that.", 2, changes=True),
     A("data.stop", "P", "Stop", "Stop preparing this plan; what is done is kept.", 2, changes=True),

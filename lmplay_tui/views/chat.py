@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from lmplay.utils.figures import format_bytes
@@ -24,7 +25,7 @@ def transcript(speaker: Speaker, width: int, *, ascii_only: bool = False) -> lis
     lines: list[Line] = []
     sign = "> " if ascii_only else "❯ "
     for turn in speaker.conversation.turns:
-        lines += [*_said(turn.text, width, sign), *_answered(turn.answer, width), *_about(turn, width), ()]
+        lines += [*_exchange(turn.text, turn.answer, width, sign), *_about(turn, width), ()]
     if speaker.asked:
         lines += _said(speaker.asked, width, sign)
     if speaker.writing is not None:
@@ -38,6 +39,12 @@ def transcript(speaker: Speaker, width: int, *, ascii_only: bool = False) -> lis
         hint = "Type below; enter sends. f4 chooses the model, f8 changes between going on with a text and talking."
         lines = wrapped(hint, width, "muted")
     return lines
+
+
+@lru_cache(maxsize=256)
+def _exchange(text: str, answer: str, width: int, sign: str) -> tuple[Line, ...]:
+    """Of a turn that is complete: wrapped once, not at every word of a later one."""
+    return (*_said(text, width, sign), *_answered(answer, width))
 
 
 def _said(text: str, width: int, sign: str) -> list[Line]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from textual import events
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
@@ -37,11 +38,13 @@ def wrapped_tokens(
     room = width
     for index, token in enumerate(tokens):
         text = token_text(str(token.get("text", "")), ascii_only=ascii_only) or "?"
-        if len(text) > room and rows[-1]:
+        if cell_len(text) > width:
+            text = set_cell_size(text, width)
+        if cell_len(text) > room and rows[-1]:
             rows.append([])
             room = width
-        rows[-1].append((index, text[:width]))
-        room -= len(text)
+        rows[-1].append((index, text))
+        room -= cell_len(text)
         if "\n" in str(token.get("text", "")):
             rows.append([])
             room = width
@@ -149,6 +152,12 @@ class TokenView(ScrollView, can_focus=True):
     def action_down(self) -> None:
         self._move_row(1)
 
+    def action_first(self) -> None:
+        self._move_to(0)
+
+    def action_last(self) -> None:
+        self._move_to(len(self._tokens) - 1)
+
     def _move_row(self, step: int) -> None:
         if not self._rows:
             return
@@ -163,6 +172,6 @@ class TokenView(ScrollView, can_focus=True):
         if event.y < self._text_height and place < len(self._rows):
             left = 0
             for index, text in self._rows[place]:
-                if left <= event.x < left + len(text):
+                if left <= event.x < left + cell_len(text):
                     self._move_to(index)
-                left += len(text)
+                left += cell_len(text)

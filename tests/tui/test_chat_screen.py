@@ -14,6 +14,7 @@ from lmplay_tui.screens.chat import ChatScreen
 from lmplay_tui.widgets.bars import KeyBar
 from lmplay_tui.widgets.prompt import Prompt
 from lmplay_tui.widgets.slider import Slider
+from lmplay_tui.widgets.token_view import wrapped_tokens
 from tests.tui.support import drive, make_app, plant_run, text_of, until
 from tests.tui.test_talk import EchoEngine
 
@@ -102,3 +103,25 @@ def test_one_lands_in_the_talk_that_one_left_unless_one_comes_to_talk_to_another
         app = make_app(tmp_path, mode=mode)
         drive(app, do)
         app.state.save()
+
+
+def test_tokens_are_walked_and_clicked_in_wide_letters_too(tmp_path: Path) -> None:
+    tokens = [
+        {"text": text, "probability": 0.5, "token": index} for index, text in enumerate(("日本", "a", "🎉", " b"))
+    ]
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        chat = chat_of(app)
+        await pilot.press("f7")
+        await until(pilot, lambda: app.focused is chat.tokens and chat.tokens.size.width > 0, what="the tokens")
+        chat.tokens.show(tokens)
+        await pilot.press("end")
+        assert chat.tokens.cursor == 3
+        await pilot.press("home")
+        assert chat.tokens.cursor == 0
+        for column, index in ((3, 0), (4, 1), (5, 2), (6, 2), (8, 3)):
+            await pilot.click(chat.tokens, offset=(column, 0))
+            assert chat.tokens.cursor == index, column
+
+    assert wrapped_tokens(tokens, 5) == [[(0, "日本"), (1, "a")], [(2, "🎉"), (3, " b")]]
+    drive(make_app(tmp_path, mode="chat"), do)
