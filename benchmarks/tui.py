@@ -150,25 +150,45 @@ def _cost(terminal: Terminal, seconds: float, process: psutil.Process) -> tuple[
 
 
 def time_many_rows(root: Path, rows: int) -> None:
+    """Until there are curves: from the list to the run's screen, and from the start by `lmplay-tui RUN`."""
     path = write_run(root, "long", rows)
-    found: dict[str, list[float]] = {"without the side cache": [], "from the side cache": []}
-    for repeat in range(6):
-        name = list(found)[repeat % 2]
-        if repeat % 2 == 0:
-            SideCache(path / "metrics.jsonl").remove()
-        with Terminal("--runs", str(root)) as terminal:
-            terminal.until_text(_READY)
-            terminal.until_quiet()
-            terminal.press("3")
-            terminal.until_text("long")
-            start = len(terminal.text)
-            terminal.press("4")
-            found[name].append(
-                terminal.until(lambda: bool(BRAILLE.search(terminal.text[start:])), what="curves", seconds=120)  # noqa: B023
-            )
-    for name, seconds in found.items():
-        target = 0.5 if name.startswith("from") else 3
-        print(f"curves of {rows:,} rows {name}: {statistics.median(seconds):.2f} s (target {target:g})")
+    for way in (_go_from_the_list, _start_with_the_run):
+        for cached in (False, True):
+            found = []
+            for _ in range(3):
+                if not cached:
+                    SideCache(path / "metrics.jsonl").remove()
+                found.append(way(root, path.name))
+            seconds, used = (statistics.median(each) for each in zip(*found, strict=True))
+            source = "from the side cache" if cached else "without the side cache"
+            told = f"{seconds:.2f} s, {used:.2f} s of CPU (target {0.5 if cached else 3:g})"
+            print(f"curves of {rows:,} rows {source}, {way.__doc__}: {told}")
+
+
+def _go_from_the_list(root: Path, name: str) -> tuple[float, float]:
+    """on the list before"""
+    with Terminal("--runs", str(root)) as terminal:
+        terminal.until_text(_READY)
+        terminal.until_quiet()
+        terminal.press("3")
+        terminal.until_text(name)
+        used = _cpu(terminal)
+        start = len(terminal.text)
+        terminal.press("4")
+        seconds = terminal.until(lambda: bool(BRAILLE.search(terminal.text[start:])), what="curves", seconds=120)
+        return seconds, _cpu(terminal) - used
+
+
+def _start_with_the_run(root: Path, name: str) -> tuple[float, float]:
+    """from the start of lmplay-tui RUN"""
+    with Terminal(name, "--runs", str(root)) as terminal:
+        terminal.until(lambda: bool(BRAILLE.search(terminal.text)), what="curves", seconds=120)
+        return time.perf_counter() - terminal.started, _cpu(terminal)
+
+
+def _cpu(terminal: Terminal) -> float:
+    """Seconds that it has computed."""
+    return sum(terminal.process.cpu_times()[:2])
 
 
 def look_at_many_runs(root: Path, count: int, seconds: float) -> None:

@@ -88,6 +88,7 @@ def command_line(options: Options) -> str:
     parts += ["--runs", str(options.runs)] if options.runs is not None else []
     parts += ["--readonly"] if options.readonly else []
     parts += ["--theme", options.theme] if options.theme is not None else []
+    parts += ["--ascii"] * options.ascii + ["--no-mouse"] * (not options.mouse)
     parts += ["--fps", f"{options.fps:g}"]
     return shlex.join(parts)
 

@@ -1,6 +1,6 @@
-"""`python -m lmplay_tui.chart.draw_png data.csv picture.png [--log-x] [--log-y] [--y LOW HIGH]`: a chart as a picture.
+"""`python -m lmplay_tui.chart.draw_png data.csv picture.png [--title TEXT] [--log-x] [--log-y] [--y LOW HIGH]`.
 
-The table is what a chart wrote. A process of its own, since the workbench imports no plotting library.
+The table that a chart wrote as a picture. A process of its own, since the workbench imports no plotting library.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lmplay_tui.chart.data import TIMES
+
 
 def draw(
     source: Path,
     target: Path,
     *,
+    title: str = "",
     log_x: bool = False,
     log_y: bool = False,
     y_limits: Sequence[float] | None = None,
@@ -43,7 +46,8 @@ def draw(
             axes.plot(x, smoothed, color=colour, linewidth=1.6, label=name)
         else:
             axes.plot(x, y, color=colour, marker="o", markersize=3, linewidth=1.2, label=name)
-    axes.set_xlabel(head[1])
+    axes.set_title(title, fontsize="medium")
+    axes.set_xlabel(f"{head[1]} (s)" if head[1] in TIMES else head[1])
     axes.set_xscale("log" if log_x else "linear")
     axes.set_yscale("log" if log_y else "linear")
     if y_limits is not None:
@@ -57,12 +61,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
+    parser.add_argument("--title", default="")
     parser.add_argument("--log-x", action="store_true")
     parser.add_argument("--log-y", action="store_true")
     parser.add_argument("--y", nargs=2, type=float, metavar=("LOW", "HIGH"))
     asked = parser.parse_args(arguments)
     try:
-        draw(asked.source, asked.target, log_x=asked.log_x, log_y=asked.log_y, y_limits=asked.y)
+        draw(asked.source, asked.target, title=asked.title, log_x=asked.log_x, log_y=asked.log_y, y_limits=asked.y)
     except ImportError:
         print("matplotlib is not installed: pip install 'lmplay[plot]'", file=sys.stderr)  # noqa: T201
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
@@ -13,19 +14,29 @@ from lmplay_tui.chart.view import View
 
 
 async def write_chart(data: ChartData, view: View, name: str, folder: Path) -> str:
-    """Write `name.csv` and, where matplotlib is there, `name.png`; returns what to say of it. Raises `OSError`."""
-    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
-    table, picture = folder / f"{safe}.csv", folder / f"{safe}.png"
+    """Write `name.csv` and, where matplotlib is there, `name.png`; returns what to say of it. Raises `OSError`.
+
+    What was written before stays: the next one is `name-2`.
+    """
+    table = _free(folder, "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name))
+    picture = table.with_suffix(".png")
     text = await asyncio.to_thread(to_csv, data, view)
-    await asyncio.to_thread(table.write_text, text)
+    await asyncio.to_thread(table.write_text, text, encoding="utf-8")
+    asked = [str(table), str(picture), "--title", name, *_scales(view)]
     drawing = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "lmplay_tui.chart.draw_png", str(table), str(picture), *_scales(view), stderr=PIPE
+        sys.executable, "-m", "lmplay_tui.chart.draw_png", *asked, stderr=PIPE
     )
     _, complaint = await drawing.communicate()
     if drawing.returncode == 0:
         return f"written: {table} and {picture.name}"
     lines = complaint.decode(errors="replace").strip().splitlines()
     return f"written: {table}; no picture: {lines[-1] if lines else 'failed'}"
+
+
+def _free(folder: Path, name: str) -> Path:
+    """Where a table of that name overwrites neither a table nor a picture."""
+    tables = (folder / f"{name}{f'-{number}' if number > 1 else ''}.csv" for number in itertools.count(1))
+    return next(table for table in tables if not (table.exists() or table.with_suffix(".png").exists()))
 
 
 def _scales(view: View) -> list[str]:
