@@ -54,3 +54,5 @@ def test_what_was_asked_of_the_workbench_holds_in_the_browser_too() -> None:
     assert "--readonly" in line
     assert "--theme lmplay-light" in line
     assert "--fps 1" in line
+    assert "--ascii" not in line
+    assert "--ascii --no-mouse" in command_line(Options(ascii=True, mouse=False))
