@@ -13,11 +13,11 @@ from textual.containers import Vertical
 from lmplay.plans import Plan
 from lmplay.utils.errors import LMPlayError
 from lmplay_tui.actions import bindings_for
-from lmplay_tui.dialogs.asking import TextDialog
 from lmplay_tui.lines import wrapped
 from lmplay_tui.screens.packed_row import PackedRowScreen
+from lmplay_tui.screens.plan_files import PlanFilesScreen
 from lmplay_tui.services.data_facts import CACHE, DataFacts, RowKey
-from lmplay_tui.services.plan_shelf import ShelvedPlan, copy_plan, read_plans
+from lmplay_tui.services.plan_shelf import ShelvedPlan, read_plans
 from lmplay_tui.services.preparation import Preparation, Preparations
 from lmplay_tui.views.data import (
     CACHE_COLUMNS,
@@ -47,7 +47,7 @@ def _list_width(width: int) -> int:
     return max(27, min(130, width - 78))
 
 
-class DataScreen(PackedRowScreen):
+class DataScreen(PlanFilesScreen, PackedRowScreen):
     MODE = "data"
     HELP = (
         "Plans: which text a model is trained on, in which order and for how long. Beside each: its stages, its "
@@ -366,51 +366,3 @@ class DataScreen(PackedRowScreen):
         if self.views.chosen not in ("datasets", "row"):
             self.views.choose("datasets")
         self.datasets.move_to(used[(used.index(self.dataset) + 1) % len(used)])
-
-    # ---- plan files --------------------------------------------------------------------------------------------------
-
-    def action_open(self) -> None:
-        self.begin(self._open, "dialog")
-
-    async def _open(self) -> None:
-        typed = await self.app.push_screen_wait(TextDialog("Open a plan", "Path of a plan file.", problem=_why_no_file))
-        if typed:
-            path = str(Path(typed).expanduser().absolute())
-            opened = [one for one in self.workbench.state.get("data.opened", []) if one != path]
-            self.workbench.state.set("data.opened", [*opened, path])
-            self.workbench.state.set("data.cursor", path)
-            self.action_renew()
-
-    def action_edit(self) -> None:
-        plan = self.current
-        if plan is None:
-            return
-        if plan.ready:
-            self.notify(f"{plan.name} comes with lmplay; n makes a copy that is yours", timeout=4)
-            return
-        self.workbench.edit(plan.file)
-        self.action_renew()
-
-    def action_new(self) -> None:
-        plan = self.current
-        if plan is not None:
-            self.run_worker(self._new(plan), group="dialog")
-
-    async def _new(self, plan: ShelvedPlan) -> None:
-        """A copy in the current folder, opened in the editor."""
-        text = f"A copy of {plan.name}, in {Path.cwd()}, under the name"
-        name = await self.app.push_screen_wait(TextDialog("New plan", text, placeholder="my_plan"))
-        if not name:
-            return
-        try:
-            file = await asyncio.to_thread(copy_plan, plan, Path.cwd(), name)
-        except LMPlayError as error:
-            self.notify(str(error), severity="error", timeout=8)
-            return
-        self.workbench.state.set("data.cursor", str(file))
-        self.workbench.edit(file)
-        self.action_renew()
-
-
-def _why_no_file(typed: str) -> str:
-    return "" if Path(typed).expanduser().is_file() else f"There is no file {typed}."
