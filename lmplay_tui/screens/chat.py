@@ -12,11 +12,11 @@ from textual.widgets import TextArea
 from lmplay_tui.actions import bindings_for
 from lmplay_tui.dialogs.asking import Choices
 from lmplay_tui.screens.base import WorkbenchScreen
-from lmplay_tui.services.chats import ChatStore, Mode
-from lmplay_tui.services.checkpoints import checkpoint_choices, newest_step
 from lmplay_tui.services.run_store import Snapshot
-from lmplay_tui.services.speaker import Speaker
-from lmplay_tui.services.talk import Talk
+from lmplay_tui.services.talking.chats import ChatStore, Mode
+from lmplay_tui.services.talking.checkpoints import checkpoint_choices, newest_step
+from lmplay_tui.services.talking.speaker import Speaker
+from lmplay_tui.services.talking.talk import Talk
 from lmplay_tui.views.chat import conversation_choices, model_lines, transcript
 from lmplay_tui.widgets.pane import Pane, Split
 from lmplay_tui.widgets.prompt import Prompt

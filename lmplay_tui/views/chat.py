@@ -8,8 +8,8 @@ from typing import Any
 
 from lmplay.utils.figures import format_bytes
 from lmplay_tui.lines import Line, facts, line, wrapped
-from lmplay_tui.services.chats import Conversation, Turn
-from lmplay_tui.services.speaker import Speaker
+from lmplay_tui.services.talking.chats import Conversation, Turn
+from lmplay_tui.services.talking.speaker import Speaker
 
 _ENDS = {
     "end_of_text": "the model ended it",

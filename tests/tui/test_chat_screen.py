@@ -21,7 +21,7 @@ from tests.tui.test_talk import EchoEngine
 
 @pytest.fixture(autouse=True)
 def _engines_that_echo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmplay_tui.services.speaker.Engine", EchoEngine)
+    monkeypatch.setattr("lmplay_tui.services.talking.speaker.Engine", EchoEngine)
 
 
 def chat_of(app: Workbench) -> ChatScreen:

@@ -19,7 +19,7 @@ from lmplay_tui.app import Workbench
 from lmplay_tui.lines import plain
 from lmplay_tui.screens.chat import ChatScreen
 from lmplay_tui.services.commands import Commands
-from lmplay_tui.services.engine import Engine
+from lmplay_tui.services.talking.engine import Engine
 from lmplay_tui.widgets.bars import KeyBar
 from lmplay_tui.widgets.grid import Grid
 from tests.tui.support import description_of, drive, make_app, plant_run, text_of, until, until_text

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from lmplay_tui.services.chats import ChatStore
-from lmplay_tui.services.engine import Engine, EngineError
-from lmplay_tui.services.speaker import Speaker
-from lmplay_tui.services.talk import Talk
+from lmplay_tui.services.talking.chats import ChatStore
+from lmplay_tui.services.talking.engine import Engine, EngineError
+from lmplay_tui.services.talking.speaker import Speaker
+from lmplay_tui.services.talking.talk import Talk
 from lmplay_tui.views.chat import conversation_choices
 
 
@@ -52,7 +52,7 @@ class EchoEngine(Engine):
 
 @pytest.fixture
 def talk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Talk:
-    monkeypatch.setattr("lmplay_tui.services.speaker.Engine", EchoEngine)
+    monkeypatch.setattr("lmplay_tui.services.talking.speaker.Engine", EchoEngine)
     talk = Talk(ChatStore(tmp_path), lambda: None)
     talk.choose("first")
     return talk

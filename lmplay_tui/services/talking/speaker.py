@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmplay_tui.services.chats import TALK_STOPS, Conversation, Turn, done_turn, new_conversation
-from lmplay_tui.services.engine import Engine, EngineError
+from lmplay_tui.services.talking.chats import TALK_STOPS, Conversation, Turn, done_turn, new_conversation
+from lmplay_tui.services.talking.engine import Engine, EngineError
 
 ALTERNATIVES = 5
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from lmplay_tui.services.chats import ChatStore, Conversation, Mode, branch, new_conversation
-from lmplay_tui.services.speaker import Speaker
+from lmplay_tui.services.talking.chats import ChatStore, Conversation, Mode, branch, new_conversation
+from lmplay_tui.services.talking.speaker import Speaker
 
 Settings = Mapping[str, float | int]
 
