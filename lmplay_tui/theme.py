@@ -72,21 +72,32 @@ OWN_THEMES = (DARK, LIGHT, *_ANSI)
 # Told apart by people with any of the common forms of colour blindness (after Okabe and Ito), lightness adapted.
 _SERIES_DARK = ("#56b4e9", "#f0a340", "#4cc9a0", "#f67d75", "#c39bf0", "#e8dc6a", "#f49ac1", "#9aa5b1")
 _SERIES_LIGHT = ("#1767a5", "#9a5600", "#0a7052", "#b8352b", "#7a45c4", "#6c6100", "#b03a74", "#5c6670")
-_SERIES_ANSI = ("bright_cyan", "yellow", "green", "red", "magenta", "bright_yellow", "bright_magenta", "white")
+# A terminal's bright colours, its white and its yellow can't be read on its light background.
+_SERIES_ANSI_DARK = ("bright_cyan", "yellow", "green", "red", "magenta", "bright_yellow", "bright_magenta", "white")
+_SERIES_ANSI_LIGHT = ("blue", "red", "green", "magenta", "cyan", "bright_black", "bright_red", "black")
 
 _ANSI_INKS = {
     "muted": Style(dim=True),
     "faint": Style(dim=True),
-    "accent": Style(color="yellow"),
-    "primary": Style(color="cyan"),
-    "second": Style(color="magenta"),
     "good": Style(color="green"),
-    "warn": Style(color="yellow"),
     "bad": Style(color="red"),
     "cursor": Style(reverse=True),
     "selected": Style(reverse=True),
     "bar": Style(),
+}
+_ANSI_DARK_INKS = {
+    "accent": Style(color="yellow"),
+    "primary": Style(color="cyan"),
+    "second": Style(color="magenta"),
+    "warn": Style(color="yellow"),
     "key": Style(color="yellow", bold=True),
+}
+_ANSI_LIGHT_INKS = {
+    "accent": Style(color="magenta"),
+    "primary": Style(color="blue"),
+    "second": Style(color="cyan"),
+    "warn": Style(color="magenta"),
+    "key": Style(color="blue", bold=True),
 }
 _ATTRIBUTES = {
     "bold": Style(bold=True),
@@ -105,8 +116,9 @@ class Palette:
         self._cache: dict[str, Style] = {"": Style()}
         self._words = dict(_ATTRIBUTES)
         if ansi:
-            self._words |= _ANSI_INKS
-            self._words |= {f"s{index}": Style(color=name) for index, name in enumerate(_SERIES_ANSI)}
+            self._words |= _ANSI_INKS | (_ANSI_DARK_INKS if dark else _ANSI_LIGHT_INKS)
+            colours = _SERIES_ANSI_DARK if dark else _SERIES_ANSI_LIGHT
+            self._words |= {f"s{index}": Style(color=name) for index, name in enumerate(colours)}
             self._words["dim"] = Style(dim=True)
             return
         self._background = Color.parse(variables["background"])

@@ -161,6 +161,25 @@ def test_all_inks_can_be_read_on_their_background(theme: Theme) -> None:
         assert contrast(Color.from_rich_color(colour), background) >= 3.0, ink
 
 
+_TANGO = (
+    "2e3436 cc0000 4e9a06 c4a000 3465a4 75507b 06989a d3d7cf 555753 ef2929 8ae234 fce94f 729fcf ad7fa8 34e2e2 eeeeec"
+)
+"""The sixteen colours of a widespread terminal."""
+
+
+@pytest.mark.parametrize(("name", "background"), [("ansi-dark", "#000000"), ("ansi-light", "#ffffff")])
+def test_inks_of_the_terminals_own_colours_can_be_read(name: str, background: str) -> None:
+    palette = Palette({}, dark=name == "ansi-dark", ansi=True)
+    names = [f"s{number}" for number in range(NUM_SERIES)]
+    for ink in ("accent", "primary", "second", "good", "warn", "bad", "key", *names):
+        colour = palette.style(ink).color
+        assert colour is not None
+        assert colour.number is not None
+        shown = Color.parse(f"#{_TANGO.split()[colour.number]}")
+        assert contrast(shown, Color.parse(background)) >= 2.7, ink
+    assert len({palette.style(ink).color for ink in names}) == NUM_SERIES
+
+
 def contrast(one: Color, other: Color) -> float:
     """The ratio of WCAG 2.2 (success criterion 1.4.3)."""
 
