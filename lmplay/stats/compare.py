@@ -58,6 +58,24 @@ def compare_runs(
     )
 
 
+def set_apart(
+    curves: Sequence[RunCurve], *, baseline: str | None = None, axis: str = "tokens", stage: str | None = None
+) -> tuple[list[RunCurve], list[str]]:
+    """The runs that `compare_runs` can hold against the baseline, and why it can't the others.
+
+    Without `baseline` it is the first run that was validated. Where it has nothing beside it that it could be compared
+    with, all runs come back: the comparison itself says why there is none.
+    """
+    baseline = baseline or next((run.name for run in curves if len(run)), curves[0].name)
+    group = _find_baseline(group_by_seed(curves), baseline).runs
+    base = next((run for run in group if run.name == baseline), group[0])
+    reasons = {run.name: _why_incomparable(base, run, axis, stage) for run in curves}
+    held = [run for run in curves if not reasons[run.name]]
+    if base not in held or len(held) == 1 < len(curves):
+        return list(curves), []
+    return held, [reason for run in curves for reason in reasons[run.name]]
+
+
 def group_by_seed(curves: Sequence[RunCurve]) -> list[Group]:
     """Runs with the same settings but for the seed together, in the order in which they were given."""
     by_settings: dict[str, list[RunCurve]] = {}
@@ -97,17 +115,11 @@ def _find_baseline(groups: Sequence[Group], name: str) -> Group:
     raise WrongUsageError(f"the baseline {name!r} is none of the runs that are compared")
 
 
-def why_without_loss(run: RunCurve, stage: str | None = None) -> str:
-    """Why a run has no validation loss to be compared by."""
-    where = f" in stage {stage!r}" if stage else ""
-    if run.diverged:
-        return f"no validation loss of {run.name}{where} is a number"
-    return f"{run.name} has no validation{where} yet"
-
-
 def _why_incomparable(base: RunCurve, run: RunCurve, axis: str, stage: str | None) -> list[str]:
     if len(run) == 0:
-        return [why_without_loss(run, stage)]
+        where = f" in stage {stage!r}" if stage else ""
+        diverged = f"no validation loss of {run.name}{where} is a number"
+        return [diverged if run.diverged else f"{run.name} has no validation{where} yet"]
     if axis not in run.x:
         known = "how many FLOPs a token takes" if axis == "flops" else axis
         return [f"{run.name} does not say {known}"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lmplay.runs import Status, read_status
-from lmplay.stats.compare import compare_runs, group_by_seed, why_without_loss
+from lmplay.stats.compare import compare_runs, group_by_seed, set_apart
 from lmplay.stats.curves import AXES, RunCurve, load_curve, mean_curve
 from lmplay.stats.history import History
 from lmplay.stats.parse import Floats
@@ -94,15 +94,13 @@ class ComparisonFeed:
             curves.append(curve)
             stages |= dict.fromkeys(history.train.stages)
             training[curve.name] = _training_curve(history, curve, asked)
-        held = [curve for curve in curves if len(curve)]
-        waiting = [curve for curve in curves if not len(curve)]
-        if not held or asked.baseline in {curve.name for curve in waiting}:
-            held, waiting = curves, []  # nothing to hold against each other: the comparison says why
-        problems += [f"{why_without_loss(curve, asked.stage)}: it is left out" for curve in waiting]
-        result, groups = None, (*group_by_seed(held), *group_by_seed(waiting))
-        if held:
-            names = {curve.name for curve in held} | {group.name for group in groups}
+        result, groups = None, tuple[Group, ...]()
+        if curves:
+            names = {curve.name for curve in curves} | {group.name for group in group_by_seed(curves)}
             baseline = asked.baseline if asked.baseline in names else None
+            held, reasons = set_apart(curves, baseline=baseline, axis=asked.axis, stage=asked.stage)
+            problems += [f"{reason}: it is left out" for reason in reasons]
+            groups = (*group_by_seed(held), *group_by_seed([curve for curve in curves if curve not in held]))
             result = compare_runs(held, baseline=baseline, axis=asked.axis, stage=asked.stage)
         return Compared(
             asked=asked,

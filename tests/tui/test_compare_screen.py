@@ -43,3 +43,21 @@ def test_a_baseline_without_a_validation_loss_leaves_nothing_to_compare_with(tmp
     assert found.result is not None
     assert found.result.reasons == ("young has no validation yet",)
     assert list(rows_of(found)) == ["base", "young"]
+    plant_run(tmp_path, "base-too", seed=1, steps=10)
+    plant_run(tmp_path, "wider", lr=3e-3)
+    of_a_group = compared(tmp_path, "base", "wider", "base-too", baseline="base-too")
+    assert of_a_group.result is not None
+    assert of_a_group.result.reasons == ("base-too has no validation yet",)
+
+
+def test_runs_validated_on_something_else_are_left_out_and_named(tmp_path: Path) -> None:
+    plant_run(tmp_path, "base")
+    plant_run(tmp_path, "wider", lr=2e-3)
+    plant_run(tmp_path, "elsewhere", lr=3e-3, validation_key="other")
+    found = compared(tmp_path, "base", "wider", "elsewhere")
+    assert found.result is not None
+    assert [standing.name for standing in found.result.standings] == ["base", "wider"]
+    assert "elsewhere and base differ in the validation key: it is left out" in found.problems
+    alone = compared(tmp_path, "base", "elsewhere")
+    assert alone.result is not None
+    assert alone.result.reasons == ("elsewhere and base differ in the validation key",)
