@@ -161,7 +161,7 @@ class Chart(Widget, can_focus=True):
         if legend != self._legend:
             self._legend = legend
             self.refresh(Region(0, 0, self.size.width, 1))
-        words = "" if prepared.has_values else self._empty
+        words = "" if prepared.has_values else self._why_empty()
         words_changed, self._words = words != self._words, words
         if before is None or words_changed or before.codes.shape != self.picture.codes.shape:
             self._strips.clear()
@@ -174,6 +174,14 @@ class Chart(Widget, can_focus=True):
             first, last = int(columns[0]), int(columns[-1])
             self._strips.pop(row, None)
             self.refresh(Region(first, row + 1, last - first + 1, 1))
+
+    def _why_empty(self) -> str:
+        """What is said in place of curves."""
+        if not self.data.num_points:
+            return self._empty
+        if not any(np.isfinite(curve.y).any() for curve in self.data.curves):
+            return "none of the values is a number"
+        return "no value above 0 for a log axis"
 
     def redraw(self) -> None:
         """Everything anew: another theme, another style."""

@@ -228,6 +228,14 @@ def test_what_is_said_of_an_empty_chart_goes_when_there_are_curves(tmp_path: Pat
         await until_text(pilot, "still nothing")
         chart.show(ChartData(curves=(Curve(name="loss", x=X, y=LOSS),)))
         await until(pilot, lambda: "still nothing" not in text_of(app), what="the curve alone")
+        for y, view, why in (
+            (LOSS * np.nan, View(), "none of the values is a number"),
+            (-LOSS, View(log_y=True), "no value above 0 for a log axis"),
+            (LOSS, View(), "● loss"),
+        ):
+            chart.look(view)
+            chart.show(ChartData(curves=(Curve(name="loss", x=X, y=y),)))
+            await until_text(pilot, why)
         await pilot.press("b")
         await until(pilot, lambda: "▖" in text_of(app) or "▘" in text_of(app), what="blocks")
         await pilot.press("F")
