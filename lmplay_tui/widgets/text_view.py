@@ -38,6 +38,8 @@ class TextView(ScrollView):
         """Scrolls sideways; otherwise lines are cut at the right edge."""
         self._lines: Sequence[Line] = lines
         self._marked: int | None = None
+        self._at_end = True
+        """As a person left it: more lines, or fewer rows to show them in, don't take it from the end."""
         self._measure()
 
     @property
@@ -47,7 +49,7 @@ class TextView(ScrollView):
     def show(self, lines: Sequence[Line]) -> None:
         """Replace the content by lines that won't change; only rows that differ are sent to the terminal."""
         before, self._lines = self._lines, lines
-        at_end = self.scroll_offset.y >= self.max_scroll_y - 1
+        at_end = self._at_end
         if len(before) != len(self._lines) or self._wide:
             self._measure()
         if len(before) != len(self._lines) and self.styles.height is not None and self.styles.height.is_auto:
@@ -61,6 +63,14 @@ class TextView(ScrollView):
                 if _at(before, place) != _at(self._lines, place):
                     self.refresh(Region(0, row, self.size.width, 1))
         if self.follow and at_end:
+            self.scroll_end(animate=False, force=True)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._at_end = new_value >= self.max_scroll_y - 1
+
+    def on_resize(self) -> None:
+        if self.follow and self._at_end:
             self.scroll_end(animate=False, force=True)
 
     def mark(self, place: int | None) -> None:

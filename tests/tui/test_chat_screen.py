@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 
 from lmplay_tui.app import Workbench
 from lmplay_tui.screens.chat import ChatScreen
+from lmplay_tui.services.talking.chats import Conversation, Turn
 from lmplay_tui.widgets.bars import KeyBar
 from lmplay_tui.widgets.prompt import Prompt
 from lmplay_tui.widgets.slider import Slider
@@ -124,4 +125,27 @@ def test_tokens_are_walked_and_clicked_in_wide_letters_too(tmp_path: Path) -> No
             assert chat.tokens.cursor == index, column
 
     assert wrapped_tokens(tokens, 5) == [[(0, "日本"), (1, "a")], [(2, "🎉"), (3, " b")]]
+    drive(make_app(tmp_path, mode="chat"), do)
+
+
+def test_what_was_said_last_stays_in_sight_when_the_terminal_changes_unless_one_looks_above(tmp_path: Path) -> None:
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        talk, view = chat_of(app).talk, chat_of(app).first_view
+        turns = tuple(Turn(text=f"question {number}", prompt="", answer="words " * 30) for number in range(50))
+
+        def at_end() -> bool:
+            return 0 < view.max_scroll_y == view.scroll_offset.y
+
+        await until(pilot, lambda: view.size.height > 0, what="the view")
+        talk.first.take(Conversation(turns=turns))
+        await until(pilot, at_end, what="the end")
+        for size in ((80, 24), (120, 40)):
+            lines = len(view.lines)
+            await pilot.resize_terminal(*size)
+            await until(pilot, lambda lines=lines: len(view.lines) != lines and at_end(), what=f"the end at {size}")
+        view.scroll_to(y=20, animate=False, force=True)
+        talk.first.take(Conversation(turns=(*turns, *turns)))
+        await until(pilot, lambda: len(view.lines) > 250, what="more lines")
+        assert view.scroll_offset.y == 20
+
     drive(make_app(tmp_path, mode="chat"), do)
