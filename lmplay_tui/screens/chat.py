@@ -201,17 +201,17 @@ class ChatScreen(WorkbenchScreen):
 
     async def _ask(self, text: str) -> None:
         if await self.talk.ask(text, self.sampling.settings):
-            self._keep()
+            await self._keep()
         elif not self.prompt.text:
             self.prompt.text = text  # nothing that was written is lost
 
     async def _ask_again(self) -> None:
         if await self.talk.ask_again(self.sampling.settings):
-            self._keep()
+            await self._keep()
 
-    def _keep(self) -> None:
+    async def _keep(self) -> None:
         try:
-            self.workbench.state.set("chat.conversation", self.talk.keep())
+            self.workbench.state.set("chat.conversation", await self.talk.keep())
         except OSError as error:
             self.notify(f"the conversation can't be kept: {error.strerror}", severity="warning")
 
@@ -257,10 +257,13 @@ class ChatScreen(WorkbenchScreen):
 
     def action_branch(self) -> None:
         if self._free():
-            self._keep()
-            self.talk.branch()
-            self.notify("a new conversation from here; the one before is kept", timeout=3)
-            self._keep()
+            self.run_worker(self._branch(), group="ask")
+
+    async def _branch(self) -> None:
+        await self._keep()
+        self.talk.branch()
+        self.notify("a new conversation from here; the one before is kept", timeout=3)
+        await self._keep()
 
     def action_mode(self) -> None:
         if self._free():

@@ -111,16 +111,16 @@ def test_both_conversations_are_found_again_on_disk(talk: Talk, tmp_path: Path) 
     async def do() -> Talk:
         await talk.set_beside("second")
         await talk.ask("hello", {"seed": 0})
-        kept = ChatStore(tmp_path).load(talk.keep())
+        kept = ChatStore(tmp_path).load(await talk.keep())
         assert kept is not None
         later = Talk(ChatStore(tmp_path), lambda: None)
         await later.take_up(kept)
         await later.ask("and?", {"seed": 0})
         later.branch()
-        later.keep()
+        await later.keep()
         await talk.set_beside(None)
         assert await talk.ask("alone", {"seed": 0})
-        talk.keep()
+        await talk.keep()
         return later
 
     later = asyncio.run(do())

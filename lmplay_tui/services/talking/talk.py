@@ -113,16 +113,18 @@ class Talk:
         for speaker in self.speakers:
             speaker.conversation = branch(speaker.conversation)
 
-    def keep(self) -> str:
+    async def keep(self) -> str:
         """Write the conversations to disk; returns the id by which `take_up` finds them. Raises `OSError`."""
-        if self.second is not None:
-            second = replace(self.second.conversation, model=self.second.model)
-            self.second.conversation = second
-            self.store.save(second)
-        beside = self.second.conversation.id if self.second is not None else ""
-        first = replace(self.first.conversation, model=self.first.model, beside=beside)
-        self.store.save(first)
-        return first.id
+        kept = [replace(speaker.conversation, model=speaker.model) for speaker in self.speakers]
+        kept[0] = replace(kept[0], beside=kept[1].id if len(kept) > 1 else "")
+
+        def write() -> None:
+            for conversation in kept:
+                self.store.save(conversation)
+
+        # With all probabilities a long one is megabytes: too long to be written between two keys.
+        await asyncio.to_thread(write)
+        return kept[0].id
 
     async def take_up(self, conversation: Conversation) -> None:
         """Go on with an earlier conversation, and with the model that answered beside it."""
