@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from textual.binding import Binding
 
-from lmplay.utils.errors import LMPlayError
+from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay_tui.actions import bindings_for
 from lmplay_tui.ascii_only import AsciiOnly
 from lmplay_tui.keymap import read_keymap
@@ -119,7 +119,9 @@ class Workbench(Outside, inherit_bindings=False):
         wanted = self.options.theme or self.state.get("theme", "lmplay-dark")
         if wanted not in self.available_themes:
             if self.options.theme:
-                raise LMPlayError(f"there is no theme {wanted!r}; there are {', '.join(sorted(self.available_themes))}")
+                raise WrongUsageError(
+                    f"there is no theme {wanted!r}; there are {', '.join(sorted(self.available_themes))}"
+                )
             wanted = "lmplay-dark"
         return wanted
 

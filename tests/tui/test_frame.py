@@ -113,6 +113,11 @@ def test_jump_mode_goes_to_a_pane_by_its_letter(tmp_path: Path) -> None:
     drive(make_app(tmp_path), do)
 
 
+def test_a_theme_that_is_not_there_is_wrong_usage_and_names_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(WrongUsageError, match=r"no theme 'nope'.*ansi-light.*lmplay-dark"):
+        make_app(tmp_path, theme="nope")
+
+
 def test_keys_of_a_file_take_the_place_of_the_usual_ones(tmp_path: Path) -> None:
     file = tmp_path / "workbench.toml"
     file.write_text('[keys]\n"app.runs" = "f4"\n')
