@@ -17,7 +17,8 @@ from textual.strip import Strip
 
 _ARENA_MAX = -8
 """`M_ARENA_MAX` of glibc's malloc.h, mallopt(3)."""
-TIDY_SECONDS = 120.0
+TIDY_SECONDS = 30.0
+"""What is filled in between decides how much there ever is, and freed memory does not all go back."""
 _KEEP_WHAT_WAS_DRAWN: tuple[type | ModuleType, ...] = (
     Strip,
     Style,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,23 @@ def test_fast_and_careful_readers_agree(rows: list[dict[str, Any]]) -> None:
         for name in {*found.values, *expected.values}:
             blank = np.full(len(expected), math.nan)
             np.testing.assert_array_equal(found.values.get(name, blank), expected.values.get(name, blank))
+
+
+def test_rows_are_read_piece_by_piece_in_little_more_room_than_their_figures_take() -> None:
+    rows = [{**train_row(step, step / 7), "stage": "a" if step < 2000 else "b"} for step in range(4000)]
+    rows[3000] |= {"late": 1.0}
+    data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    tracemalloc.start()
+    found = parse_chunk(data, 7)["train"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20  # all rows as objects of Python took seven
+    at_once = _parse_rows(data, 7)["train"]
+    assert (found.stages, list(found.values)) == (at_once.stages, list(at_once.values))
+    np.testing.assert_array_equal(found.offsets, at_once.offsets)
+    np.testing.assert_array_equal(found.stage, at_once.stage)
+    for name, column in at_once.values.items():
+        np.testing.assert_array_equal(found.values[name], column)
 
 
 def test_torn_and_foreign_lines_are_skipped_in_large_files_too(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
