@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual.app import App, SuspendNotSupported
 from textual.notifications import Notification, Notifications
 
 if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
+    from textual.screen import Screen
 
     from lmplay_tui.widgets.chart import Chart
 
@@ -38,6 +40,12 @@ class Outside(App[None]):
     def __init__(self, *, ansi_color: bool | None = None) -> None:
         super().__init__(ansi_color=ansi_color)
         self._notifications = Told()
+
+    async def push_screen_wait(self, screen: Screen[Any] | str, *, mode: str | None = None) -> Any:
+        # Textual first waits for screens that are being removed, in the task of the worker that asks. The removal of
+        # such a screen cancels its workers: a worker of its own would take the removal along, and that the application.
+        await asyncio.shield(asyncio.create_task(self._flush_next_callbacks()))
+        return await super().push_screen_wait(screen, mode=mode)
 
     def notify(
         self,

@@ -274,6 +274,23 @@ def test_what_is_told_for_a_moment_more_makes_no_toast(tmp_path: Path) -> None:
     assert [one.message for one in told] == ["stays"]
 
 
+def test_a_dialog_that_is_asked_for_by_one_that_goes_ends_nothing(tmp_path: Path) -> None:
+    """The removal of the first, cancelled with its worker, ended the workbench without a word."""
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "gpt2ish_med")
+        for _ in range(3):
+            going = TextDialog("One", "that goes")
+            await app.push_screen(going)
+            going.dismiss()
+            going.run_worker(app.push_screen_wait(TextDialog("Another", "that it asks for")))
+            await until(pilot, lambda: not going.is_attached, what="a dialog that is gone")  # noqa: B023
+        await pilot.press("3")
+        await until(pilot, lambda: app.current_mode == "runs", what="the screen that was asked for")
+
+    drive(make_app(tmp_path), do)
+
+
 def test_what_is_typed_right_after_tab_goes_to_the_next_field(tmp_path: Path) -> None:
     plan = {"stages": [], "datasets": []}
     commands = FakeCommands({"settings": [], "plans": lambda *arguments: plan if "show" in arguments else []})
