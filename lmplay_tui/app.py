@@ -240,6 +240,8 @@ class Workbench(Outside, inherit_bindings=False):
         return [*found, self._ascii_only] if self.options.ascii else found
 
     def pop_screen(self) -> AwaitComplete:
+        # What a dialog waits for is given up with it, or it would be shown on what is being taken down.
+        self.workers.cancel_node(self.screen)
         closed = super().pop_screen()
         forget_drawings()  # an evening with many dialogs would cost tens of megabytes
         return closed

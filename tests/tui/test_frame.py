@@ -275,14 +275,20 @@ def test_what_is_told_for_a_moment_more_makes_no_toast(tmp_path: Path) -> None:
 
 
 def test_a_dialog_that_is_asked_for_by_one_that_goes_ends_nothing(tmp_path: Path) -> None:
-    """The removal of the first, cancelled with its worker, ended the workbench without a word."""
+    """The removal of the first, cancelled with its worker, ended the workbench without a word.
+
+    And what the launch form waited for was shown on a form that had been half taken down, which ended it as well.
+    """
 
     async def do(pilot: Pilot[None], app: Workbench) -> None:
         await until_text(pilot, "gpt2ish_med")
         for _ in range(3):
             going = TextDialog("One", "that goes")
             await app.push_screen(going)
+            waiting = going.run_worker(asyncio.sleep(60))
+            await pilot.pause()
             going.dismiss()
+            assert waiting.is_cancelled
             going.run_worker(app.push_screen_wait(TextDialog("Another", "that it asks for")))
             await until(pilot, lambda: not going.is_attached, what="a dialog that is gone")  # noqa: B023
         await pilot.press("3")
