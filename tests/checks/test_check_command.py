@@ -18,7 +18,7 @@ from lmplay.cli import check
 from lmplay.data import Batch
 from lmplay.plans import Plan
 from lmplay.utils.errors import LMPlayError, WrongUsageError
-from tests.checks import broken
+from tests.checks.broken import answering, learning, looking_ahead
 
 app = typer.Typer()
 check.register(app)
@@ -29,7 +29,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three broken models under names of their own."""
     monkeypatch.setenv("COLUMNS", "200")
     assert "gpt2ish" in runner_list.MODEL_RUNNERS
-    for model_class in (broken.FutureLeak, broken.UnusedHead, broken.Talkative):
+    for model_class in (looking_ahead.FutureLeak, learning.UnusedHead, answering.Talkative):
         entry = RunnerEntry(
             name=model_class.__name__,
             description="",

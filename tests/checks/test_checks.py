@@ -18,7 +18,8 @@ from lmplay.checks import learning as learning_module
 from lmplay.checks.gradients import norms_by_block
 from lmplay.checks.subject import tiny_settings
 from lmplay.utils.errors import WrongUsageError
-from tests.checks import broken
+from tests.checks import sound
+from tests.checks.broken import answering, caching, learning, looking_ahead, remembering
 
 SMALL = {"num_blocks": 2, "embed_dim": 32, "num_heads": 2, "max_len": 32}
 
@@ -29,7 +30,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def subject_of(model_class: type[LMBase], **settings: Any) -> Subject:
-    runner = BasicModelRunner(model_class, overrides={} if model_class is broken.PlainList else SMALL)
+    runner = BasicModelRunner(model_class, overrides={} if model_class is sound.PlainList else SMALL)
     runner.name = model_class.__name__
     return Subject(runner, settings=settings)
 
@@ -58,56 +59,56 @@ def test_every_registered_experiment_passes_every_check(name: str) -> None:
 
 
 BROKEN = [
-    (broken.FutureLeak, "causality", "position 0 sees token 1:", "every position sees the whole text"),
-    (broken.GatedLeak, "causality", "position 0 sees token 1:", "every position sees the whole text"),
-    (broken.LeakInTraining, "causality", "in training mode", "only the path that training takes looks ahead"),
-    (broken.TransposedMask, "causality", "position 0 sees token 1:", "the mask is transposed"),
-    (broken.MaskOffByOne, "causality", "position 0 sees token 1:", "off by one: a position sees the next token"),
-    (broken.BlindToTokens, "causality", "no logit moves when all tokens change", "do not depend on the tokens"),
-    (broken.LooksAcrossBlocks, "causality", "position 27 sees token 28", "the border at token 28 is not"),
-    (broken.WrongPositions, "cache", "1 row token by token: position 1 differs", "true length of the cache"),
-    (broken.PositionsByRows, "cache", "3 rows token by token", "a single row is right and several are not"),
-    (broken.CacheNotRead, "cache", "position 1 differs", "the cache is not read"),
-    (broken.ForgetsTheBatch, "cache", "in rows 1, 2", "a single row is right and several are not"),
-    (broken.ChunkSeesItself, "cache", "in chunks", "a chunk after a cache that is not empty"),
-    (broken.IgnoresPadding, "cache", "left padding of 15", "declares supports_left_padding"),
-    (broken.NoCache, "cache", "takes no cache", "add `cache=None`"),
-    (broken.AllLogitsWithCache, "cache", "logits have the shape (1, 8,", "only the logits of the last token"),
-    (broken.LogitsAloneWithCache, "cache", "returns Tensor, no pair", "end forward() with"),
-    (broken.NotANumber, "cache", "differs by inf", "see the check initial_loss"),
-    (broken.DropoutAlwaysOn, "cache", "position 0 differs", "see the check eval_mode"),
-    (broken.ForgottenGrad, "gradients", "frozen: pos_embed", "requires_grad is off"),
-    (broken.UnusedHead, "gradients", "none: extra.weight, extra.bias", "never used on the way to the loss"),
-    (broken.SwitchedOff, "gradients", "zero: extra.weight, extra.bias", "a factor of zero"),
-    (broken.Exploding, "gradients", "huge: ", "gradients explode"),
-    (broken.NotANumber, "gradients", "nan: ", "not a number"),
-    (broken.NotANumber, "initial_loss", "nan, ln(50257)", "not a number"),
-    (broken.NotANumber, "learns", "not a number after 0 steps", ""),
-    (broken.SureAtFirst, "initial_loss", "ln(50257) = 10.82", "starts too large"),
-    (broken.KnowsTooMuch, "initial_loss", "ln(50257) = 10.82", "knows too much for an untrained model"),
-    (broken.TwoTruths, "initial_loss", "differs from forward(x)", "both must compute the same"),
-    (broken.LossOfItsInput, "initial_loss", "train_loss() gives", "shifted by one already"),
-    (broken.SharesRows, "batch_independence", "from the same row alone", "a mean or a norm over the batch"),
-    (broken.BatchNormed, "batch_independence", "in training mode", "BatchNorm"),
-    (broken.Deaf, "learns", "10.82 to 10.82 in 8 steps", "not connected to the weights"),
-    (broken.OtherRandomness, "determinism", "differ in noise", "no generator that is seeded"),
-    (broken.Counts, "determinism", "the same step twice differs in the loss", "state that a pass leaves behind"),
-    (broken.Counts, "eval_mode", "two passes in eval mode differ", "state that a pass leaves behind"),
-    (broken.Unsaved, "determinism", "after saving and loading", "neither a parameter nor a buffer"),
-    (broken.DropoutAlwaysOn, "eval_mode", "two passes in eval mode differ", "dropout that is always on"),
-    (broken.StaysInTraining, "eval_mode", "still in training mode after eval(): dropout", "train() is overridden"),
-    (broken.CallsEval, "eval_mode", "leaves in eval mode: the model", "forward() calls eval()"),
-    (broken.NeedsFloat32, "precision", "of their spread", "needs float32"),
-    (broken.CompiledDiffers, "compile", "compiled, the loss is", "behind the compiler's back"),
-    (broken.ReturnsPair, "causality", "returns tuple", "the logits alone"),
-    (broken.TransposedLogits, "cost", "logits have the shape (1, 50257, 4), not (1, 4, 50257)", "of every position"),
-    (broken.WholeNumbers, "cost", "logits are int64", "of every position"),
-    (broken.FewLogits, "cost", "logits for 99 tokens, and the tokenizer has 50257", "as wide as the vocabulary"),
-    (broken.Probabilities, "cost", "sum to 1", "apply softmax themselves"),
-    (broken.WritesIntoItsInput, "cost", "changes the token ids", "work on a copy"),
-    (broken.ShortTable, "cost", "IndexError: index out of range", "positions go from 0 to max_len - 1"),
-    (broken.Bare, "cost", "no parameters", "use nn.ModuleList"),
-    (broken.LossAlone, "gradients", "train_loss() returned Tensor; wanted is {", "docs/models.md"),
+    (looking_ahead.FutureLeak, "causality", "position 0 sees token 1:", "every position sees the whole text"),
+    (looking_ahead.GatedLeak, "causality", "position 0 sees token 1:", "every position sees the whole text"),
+    (looking_ahead.LeakInTraining, "causality", "in training mode", "only the path that training takes looks ahead"),
+    (looking_ahead.TransposedMask, "causality", "position 0 sees token 1:", "the mask is transposed"),
+    (looking_ahead.MaskOffByOne, "causality", "position 0 sees token 1:", "off by one: a position sees the next token"),
+    (looking_ahead.BlindToTokens, "causality", "no logit moves when all tokens change", "do not depend on the tokens"),
+    (looking_ahead.LooksAcrossBlocks, "causality", "position 27 sees token 28", "the border at token 28 is not"),
+    (caching.WrongPositions, "cache", "1 row token by token: position 1 differs", "true length of the cache"),
+    (caching.PositionsByRows, "cache", "3 rows token by token", "a single row is right and several are not"),
+    (caching.CacheNotRead, "cache", "position 1 differs", "the cache is not read"),
+    (caching.ForgetsTheBatch, "cache", "in rows 1, 2", "a single row is right and several are not"),
+    (caching.ChunkSeesItself, "cache", "in chunks", "a chunk after a cache that is not empty"),
+    (caching.IgnoresPadding, "cache", "left padding of 15", "declares supports_left_padding"),
+    (caching.NoCache, "cache", "takes no cache", "add `cache=None`"),
+    (caching.AllLogitsWithCache, "cache", "logits have the shape (1, 8,", "only the logits of the last token"),
+    (caching.LogitsAloneWithCache, "cache", "returns Tensor, no pair", "end forward() with"),
+    (learning.NotANumber, "cache", "differs by inf", "see the check initial_loss"),
+    (remembering.DropoutAlwaysOn, "cache", "position 0 differs", "see the check eval_mode"),
+    (learning.ForgottenGrad, "gradients", "frozen: pos_embed", "requires_grad is off"),
+    (learning.UnusedHead, "gradients", "none: extra.weight, extra.bias", "never used on the way to the loss"),
+    (learning.SwitchedOff, "gradients", "zero: extra.weight, extra.bias", "a factor of zero"),
+    (learning.Exploding, "gradients", "huge: ", "gradients explode"),
+    (learning.NotANumber, "gradients", "nan: ", "not a number"),
+    (learning.NotANumber, "initial_loss", "nan, ln(50257)", "not a number"),
+    (learning.NotANumber, "learns", "not a number after 0 steps", ""),
+    (learning.SureAtFirst, "initial_loss", "ln(50257) = 10.82", "starts too large"),
+    (learning.KnowsTooMuch, "initial_loss", "ln(50257) = 10.82", "knows too much for an untrained model"),
+    (learning.TwoTruths, "initial_loss", "differs from forward(x)", "both must compute the same"),
+    (learning.LossOfItsInput, "initial_loss", "train_loss() gives", "shifted by one already"),
+    (remembering.SharesRows, "batch_independence", "from the same row alone", "a mean or a norm over the batch"),
+    (remembering.BatchNormed, "batch_independence", "in training mode", "BatchNorm"),
+    (learning.Deaf, "learns", "10.82 to 10.82 in 8 steps", "not connected to the weights"),
+    (remembering.OtherRandomness, "determinism", "differ in noise", "no generator that is seeded"),
+    (remembering.Counts, "determinism", "the same step twice differs in the loss", "state that a pass leaves behind"),
+    (remembering.Counts, "eval_mode", "two passes in eval mode differ", "state that a pass leaves behind"),
+    (remembering.Unsaved, "determinism", "after saving and loading", "neither a parameter nor a buffer"),
+    (remembering.DropoutAlwaysOn, "eval_mode", "two passes in eval mode differ", "dropout that is always on"),
+    (remembering.StaysInTraining, "eval_mode", "still in training mode after eval(): dropout", "train() is overridden"),
+    (remembering.CallsEval, "eval_mode", "leaves in eval mode: the model", "forward() calls eval()"),
+    (learning.NeedsFloat32, "precision", "of their spread", "needs float32"),
+    (learning.CompiledDiffers, "compile", "compiled, the loss is", "behind the compiler's back"),
+    (answering.ReturnsPair, "causality", "returns tuple", "the logits alone"),
+    (answering.TransposedLogits, "cost", "logits have the shape (1, 50257, 4), not (1, 4, 50257)", "of every position"),
+    (answering.WholeNumbers, "cost", "logits are int64", "of every position"),
+    (answering.FewLogits, "cost", "logits for 99 tokens, and the tokenizer has 50257", "as wide as the vocabulary"),
+    (answering.Probabilities, "cost", "sum to 1", "apply softmax themselves"),
+    (answering.WritesIntoItsInput, "cost", "changes the token ids", "work on a copy"),
+    (answering.ShortTable, "cost", "IndexError: index out of range", "positions go from 0 to max_len - 1"),
+    (answering.Bare, "cost", "no parameters", "use nn.ModuleList"),
+    (learning.LossAlone, "gradients", "train_loss() returned Tensor; wanted is {", "docs/models.md"),
 ]
 
 
@@ -127,41 +128,41 @@ def test_a_broken_model_fails_for_the_right_reason(
 
 @pytest.mark.parametrize("check", [name for name in CHECKS if name != "compile"])
 def test_a_model_with_a_cache_of_its_own_in_a_plain_list_passes(check: str) -> None:
-    result = ask(broken.PlainList, check)
+    result = ask(sound.PlainList, check)
     assert result.ok, result
 
 
 def test_a_layer_that_starts_at_zero_counts_once_a_step_has_woken_it() -> None:
-    result = ask(broken.ZeroAtFirst, "gradients")
+    result = ask(sound.ZeroAtFirst, "gradients")
     assert result.ok
     assert "woken by a step: extra.bias, extra.weight" in result.evidence
 
 
 def test_a_leak_across_the_border_of_a_long_block_is_found() -> None:
-    result = ask(broken.LooksAcrossLongBlocks, "causality", max_len=70)
+    result = ask(looking_ahead.LooksAcrossLongBlocks, "causality", max_len=70)
     assert "position 63 sees token 64" in result.evidence
 
 
 def test_weights_that_parts_share_are_named() -> None:
-    result = ask(broken.OneBlockTwice, "gradients")
+    result = ask(sound.OneBlockTwice, "gradients")
     assert result.ok
     assert "shared weights: blocks.1 with blocks.0" in result.evidence
 
 
 def test_what_only_some_batches_reach_counts_once_one_has_reached_it() -> None:
-    result = ask(broken.SomeExperts, "gradients")
+    result = ask(sound.SomeExperts, "gradients")
     assert result.ok, result
     assert "reached by some batches only: extra." in result.evidence
     assert re.search(r"by none of 7, though others of their kind were: .*extra\.23\.weight", result.evidence)
 
 
 def test_randomness_is_not_held_against_determinism() -> None:
-    assert ask(broken.DrawsFromPython, "determinism").ok
-    assert ask(broken.DropoutAlwaysOn, "determinism").ok  # eval_mode tells
+    assert ask(sound.DrawsFromPython, "determinism").ok
+    assert ask(remembering.DropoutAlwaysOn, "determinism").ok  # eval_mode tells
 
 
 def test_parameters_tagged_as_frozen_are_named_and_not_held_against_the_model() -> None:
-    result = ask(broken.FrozenOnPurpose, "gradients")
+    result = ask(sound.FrozenOnPurpose, "gradients")
     assert result.ok
     assert "frozen on purpose: pos_embed" in result.evidence
     row = next(row for row in result.gradients if row.name == "pos_embed")
@@ -189,7 +190,7 @@ def test_gradient_norms_equal_those_of_a_plain_backward_pass() -> None:
 
 
 def test_graph_breaks_are_named_and_not_held_against_the_model() -> None:
-    result = ask(broken.BreaksTheGraph, "compile")
+    result = ask(sound.BreaksTheGraph, "compile")
     assert result.ok
     assert "break" in result.evidence
     assert "graph_break()" in result.evidence
@@ -203,15 +204,15 @@ def test_a_model_that_does_not_fit_is_told_so(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_forward_pass_that_raises_is_said_once_with_its_place() -> None:
-    results = list(run_checks(subject_of(broken.Raises)))
+    results = list(run_checks(subject_of(answering.Raises)))
     assert [result.name for result in results] == list(CHECKS)
-    assert "RuntimeError: mat1 and mat2 shapes cannot be multiplied (broken.py, line" in results[0].evidence
+    assert "RuntimeError: mat1 and mat2 shapes cannot be multiplied (answering.py, line" in results[0].evidence
     assert all(result.skipped and not result.ok for result in results[1:])
 
 
 def test_the_report_has_the_shape_that_is_promised() -> None:
     report = Report("FutureLeak")
-    report.checks.extend(run_checks(subject_of(broken.FutureLeak), ["gradients", "causality"]))
+    report.checks.extend(run_checks(subject_of(looking_ahead.FutureLeak), ["gradients", "causality"]))
     answer = report.to_dict()
     assert (answer["experiment"], answer["ok"]) == ("FutureLeak", False)
     assert [set(check) for check in answer["checks"]] == [{"name", "ok", "skipped", "evidence", "cause", "seconds"}] * 2
