@@ -48,6 +48,9 @@ class LMBase(nn.Module):
 
     causal: ClassVar[bool] = True
     """False for a model whose logits at t may depend on tokens after t; such a model is not asked to generate."""
+    surrogate_gradients: ClassVar[bool] = False
+    """True for a model whose gradients are not the slope of its loss on purpose: a straight-through estimator, a
+    gradient that is scaled or held back. The check of gradients then does not hold the two against each other."""
     supports_left_padding: ClassVar[bool] = False
     """True for a model that honours `KVCache.left_padding` through `token_positions` and `attention_mask`."""
 

@@ -14,7 +14,8 @@ from lmplay.checks.causality import check_causality
 from lmplay.checks.compilation import check_compile
 from lmplay.checks.contract import broken_contract, raised
 from lmplay.checks.cost import check_cost
-from lmplay.checks.determinism import check_determinism, check_eval_mode, why_incomparable
+from lmplay.checks.determinism import check_determinism, why_incomparable
+from lmplay.checks.eval_mode import check_eval_mode
 from lmplay.checks.gradients import check_gradients
 from lmplay.checks.initial_loss import check_initial_loss
 from lmplay.checks.learning import check_learns

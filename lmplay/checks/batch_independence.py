@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 
+from lmplay.base.base_model import LMBase, hidden_of
 from lmplay.checks.difference import largest, spread_of
 from lmplay.checks.result import CheckResult, failed, passed
 from lmplay.checks.subject import Subject, mode, seeded
@@ -23,8 +26,8 @@ def check_batch_independence(subject: Subject) -> CheckResult:
         if worst > limit:
             return failed(
                 f"a row of the batch differs by {worst:.2g} from the same row alone",
-                "rows are mixed: a mean or a norm over the batch dimension, a reshape that joins rows, or state that a "
-                "row leaves behind for the next",
+                "rows are mixed: a mean or a norm over the batch dimension, a reshape that joins rows, an expert's "
+                "capacity that other rows fill, or state that a row leaves behind for the next",
             )
         order = torch.arange(len(tokens), device=tokens.device).flip(0)
         turned = largest(model(tokens[order])[order], together)
@@ -32,6 +35,13 @@ def check_batch_independence(subject: Subject) -> CheckResult:
             return failed(
                 f"rows in another order differ by {turned:.2g}",
                 "the place of a row in the batch matters: state that is kept per place, or a reshape that joins rows",
+            )
+        packed = packed_documents(model, tokens)
+        if packed is not None and packed > limit:
+            return failed(
+                f"packed into one row with another document, a document's logits differ by {packed:.2g}",
+                "hidden() takes `documents` and does not keep them apart: positions must come from token_positions(x, "
+                "cache, documents) and the mask from attention_mask(x, cache, documents)",
             )
     # Equal seeds and shapes give equal dropout, so that only the neighbours differ.
     neighbours = tokens.clone()
@@ -50,4 +60,18 @@ def check_batch_independence(subject: Subject) -> CheckResult:
             "a statistic over the batch in training mode, as BatchNorm takes: the size of the pieces would change "
             "the result",
         )
-    return passed(f"rows alone, together, reordered and beside others agree to {max(worst, turned):.1g}")
+    said = "rows alone, together, reordered and beside others" + (
+        ", and packed documents" if packed is not None else ""
+    )
+    return passed(f"{said} agree to {max(worst, turned, packed or 0.0):.1g}")
+
+
+def packed_documents(model: LMBase, tokens: torch.Tensor) -> float | None:
+    """How far the second of two documents in one row is from itself alone; None for a model that takes no documents."""
+    hidden = hidden_of(model)
+    if hidden is None or "documents" not in inspect.signature(hidden).parameters:
+        return None
+    row, border = tokens[:1], tokens.size(1) // 2
+    documents = (torch.arange(row.size(1), device=row.device) >= border).long().unsqueeze(0)  # (1, T)
+    packed = model.output_projection(hidden(row, documents=documents))
+    return largest(packed[:, border:], model(row[:, border:]))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
 
-from lmplay.base.base_model import LMBase
+from lmplay.base.base_model import LMBase, hidden_of
 from lmplay.base.kv_cache import KVCache
 from lmplay.checks.difference import largest, spread_of
 from lmplay.checks.result import CheckResult, failed, passed, skipped
@@ -18,8 +19,10 @@ from lmplay.checks.subject import LENGTH, ROWS, Subject, mode
 TOLERANCE = 1e-3
 """Of the spread of the logits. Kernels for one token and for many round differently; a wrong position is far off."""
 SINGLES = 12
+GROWN = 160
+"""A text this long makes a plain list grow more than once."""
 LARGEST_LOGITS = 2**30
-"""Bytes of the full pass that several rows are held against; rows of a longer model end where theirs are full."""
+"""Bytes of the full pass that several rows are held against; without `hidden`, rows end where theirs are full."""
 
 CacheKind = Literal["make_cache", "plain list"]
 BOTH: tuple[CacheKind, ...] = ("make_cache", "plain list")
@@ -48,33 +51,44 @@ def check_cache(subject: Subject) -> CheckResult:
     if not model.causal:
         return skipped("not asked", "the model declares itself non-causal: a cache would hide later tokens from it")
     if not takes_cache(model):
-        return failed(
-            "forward() takes no cache",
-            "add `cache=None` to forward() and return (logits of the last token, cache) when it is given; "
-            "without it, each generated token costs a pass over the whole text",
+        return skipped(
+            "forward() takes no cache: each generated token costs a pass over the whole text",
+            "add `cache=None` to forward() and return (logits of the last token, cache) when it is given",
         )
     whole = model.max_len
-    reach = min(whole, max(LENGTH, LARGEST_LOGITS // (4 * ROWS * model.vocab_size)))
+    reach = whole if hidden_of(model) else min(whole, max(LENGTH, LARGEST_LOGITS // (4 * ROWS * model.vocab_size)))
     batch = subject.text(ROWS, min(whole, LENGTH)).tokens
-    courses = [(subject.text(1, whole).tokens, BOTH), (batch, BOTH)]
-    if reach > LENGTH:
-        courses.append((subject.text(ROWS, reach).tokens, BOTH[:1]))
+    courses = [
+        (subject.text(1, min(whole, GROWN)).tokens, BOTH),
+        (batch, BOTH),
+        (subject.text(1, whole).tokens, BOTH[:1]),
+        (subject.text(ROWS, reach).tokens, BOTH[:1]),
+    ]
     largest_seen, nbytes = 0.0, 0
     with torch.no_grad(), mode(model, training=False):
         for tokens, kinds in courses:
             rows, length = tokens.shape
-            expected = model(tokens)
-            for trial in trials(rows, length, kinds):
+            if length <= LENGTH and kinds != BOTH:
+                continue  # the short texts have been this long
+            asked = trials(rows, length, kinds)
+            expected = full_pass(
+                model, tokens, sorted({end - 1 for trial in asked for end in accumulate(trial.pieces)})
+            )
+            for trial in asked:
                 outcome = run_trial(model, trial, tokens, expected)
                 if isinstance(outcome, CheckResult):
                     return outcome
                 largest_seen, nbytes = max(largest_seen, outcome[0]), max(nbytes, outcome[1])
         padded = check_left_padding(model, batch)
+        rewound = check_rewind(model, batch)
+    if rewound is not None and not rewound.ok:
+        return rewound
     if padded is not None and not padded.ok:
         return padded
     said = f"equal to {largest_seen:.1g}: rows 1 and {ROWS}, token by token and in chunks, up to position {whole}"
     said += f" ({ROWS} rows up to {reach})" if reach < whole else ""
-    said += "; left padding too" if padded is not None else ""
+    also = [what for what, asked in (("left padding", padded), ("taking back", rewound)) if asked is not None]
+    said += f"; {' and '.join(also)} too" if also else ""
     return passed(f"{said}; {nbytes / 2**20:.1f} MiB a cache of {whole}" if nbytes else said)
 
 
@@ -101,12 +115,23 @@ def trials(rows: int, length: int, kinds: Sequence[CacheKind]) -> list[Trial]:
     return found
 
 
+def full_pass(model: LMBase, tokens: torch.Tensor, positions: list[int]) -> dict[int, torch.Tensor]:
+    """Logits `(B, V)` by position, without a cache; of a long text only these are computed where `hidden` allows."""
+    hidden = hidden_of(model)
+    if hidden is None or tokens.size(1) <= LENGTH:
+        logits = model(tokens)[:, positions]  # (B, P, V)
+    else:
+        logits = model.output_projection(hidden(tokens)[:, positions])
+    return dict(zip(positions, logits.unbind(1), strict=True))
+
+
 def run_trial(
-    model: LMBase, trial: Trial, tokens: torch.Tensor, expected: torch.Tensor
+    model: LMBase, trial: Trial, tokens: torch.Tensor, expected: dict[int, torch.Tensor]
 ) -> tuple[float, int] | CheckResult:
     """(largest difference, bytes of the cache), or the failure."""
     cache: list[Any] = model.make_cache(trial.rows) if trial.kind == "make_cache" else []
-    limit = TOLERANCE * spread_of(expected)
+    spread = spread_of(torch.stack(list(expected.values())))
+    limit = TOLERANCE * spread
     end, worst = 0, 0.0
     for size in trial.pieces:
         start, end = end, end + size
@@ -117,18 +142,19 @@ def run_trial(
                 "end forward() with `return self.fc(h[:, -1:]), cache` when a cache is given; the cache is a list",
             )
         logits, cache = answer
-        if logits.shape != (trial.rows, 1, expected.size(-1)):
+        shape = (trial.rows, 1, expected[end - 1].size(-1))
+        if logits.shape != shape:
             return failed(
-                f"with a cache, logits have the shape {tuple(logits.shape)}, not {(trial.rows, 1, expected.size(-1))}",
+                f"with a cache, logits have the shape {tuple(logits.shape)}, not {shape}",
                 "with a cache, only the logits of the last token are returned: self.fc(h[:, -1:])",
             )
-        difference = largest(logits[:, 0], expected[:, end - 1])
+        difference = largest(logits[:, 0], expected[end - 1])
         if difference > limit:
-            rows = [i for i in range(trial.rows) if largest(logits[i, 0], expected[i, end - 1]) > limit]
+            rows = [i for i in range(trial.rows) if largest(logits[i, 0], expected[end - 1][i]) > limit]
             which = "" if trial.rows == 1 else f" in row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows))}"
             return failed(
                 f"{trial.kind}, {trial.rows} row{'s' if trial.rows > 1 else ''} {trial.manner}: position {end - 1} "
-                f"differs by {difference:.2g}{which} (spread of the logits {spread_of(expected):.2g})",
+                f"differs by {difference:.2g}{which} (spread of the logits {spread:.2g})",
                 likely_cause(model, trial, tokens, (start, end), logits[:, 0], limit),
             )
         worst = max(worst, difference)
@@ -162,9 +188,41 @@ def likely_cause(
             "and of its own chunk only what came before it"
         )
     return (
-        "the keys are right in number and not in place: the position of a new token must come from the true length of "
-        "the cache (cache_length), for every batch size"
+        "the keys are not all there or not in place: the position of a new token (and its rotation or bias) must come "
+        "from the true length of the cache (cache_length); is_causal=True shows a single query the first key only; and "
+        "a window must count its keys as the full pass does"
     )
+
+
+def check_rewind(model: LMBase, tokens: torch.Tensor) -> CheckResult | None:
+    """A cache that is cut back and fed other tokens, in a chunk and alone, as after `/undo` and `/retry` in a chat.
+
+    None for a model that keeps something of its own in the cache, which then cannot be cut.
+    """
+    rows, length = tokens.shape
+    if length < 8:
+        return None
+    kept = length // 2
+    other = torch.cat((tokens[:, :kept], tokens[:, kept:].flip(1)), dim=1)
+    cache: list[Any] = model.make_cache(rows)
+    cache = model(tokens[:, : length - 1], cache)[1]
+    if not isinstance(cache, KVCache) or not cache.can_truncate:
+        return None
+    expected = model(other)
+    limit = TOLERANCE * spread_of(expected)
+    cache.truncate(kept)
+    end = kept
+    for size in (3, 1):
+        start, end = end, end + size
+        difference = largest(model(other[:, start:end], cache)[0][:, 0], expected[:, end - 1])
+        if difference > limit:
+            return failed(
+                f"taken back from {length - 1} to {kept} positions, then {size} other token{'s' if size > 1 else ''}: "
+                f"position {end - 1} differs by {difference:.2g}",
+                "something beside the cache remembers how far the text was, or what was said: a counter or a mask that "
+                "the model keeps itself; derive both from the cache's length",
+            )
+    return passed("")
 
 
 def check_left_padding(model: LMBase, tokens: torch.Tensor) -> CheckResult | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from lmplay.base.base_model import LMBase
+from lmplay.base.base_model import LMBase, hidden_of
 from lmplay.checks.difference import by_position, largest, spread_of
 from lmplay.checks.result import CheckResult, failed, passed, skipped
 from lmplay.checks.subject import Subject, mode, seeded
@@ -36,6 +37,8 @@ def check_causality(subject: Subject) -> CheckResult:
     tokens = subject.batch.tokens[:1]
     short, long = tokens[:, :SHORT], tokens
     model = subject.spread
+    # The output projection is half of a small model, and looks at each position alone.
+    hidden = hidden_of(model)
     with torch.no_grad():
         if deaf(model, short, subject):
             return failed(
@@ -50,7 +53,7 @@ def check_causality(subject: Subject) -> CheckResult:
         for border in FAR_BORDERS:
             if not leaks and border < model.max_len:
                 length = min(border + PAST_A_BORDER, model.max_len)
-                leaks = find_leaks(model, subject.text(1, length).tokens, (border,), subject)
+                leaks = find_leaks(model, subject.text(1, length).tokens, (border,), subject, through=hidden)
         if not leaks:
             leaks = find_leaks(model, short, (1, SHORT // 2, short.size(1) - 1), subject, training=True)
         if not model.causal:
@@ -78,14 +81,20 @@ def deaf(model: LMBase, tokens: torch.Tensor, subject: Subject) -> bool:
 
 
 def find_leaks(
-    model: LMBase, tokens: torch.Tensor, changes: range | tuple[int, ...], subject: Subject, *, training: bool = False
+    model: LMBase,
+    tokens: torch.Tensor,
+    changes: range | tuple[int, ...],
+    subject: Subject,
+    *,
+    training: bool = False,
+    through: Callable[..., torch.Tensor] | None = None,
 ) -> list[Leak]:
-    """For each changed position, the earliest position before it whose logits move."""
+    """For each changed position, the earliest position before it whose logits, or `through(tokens)`, move."""
 
     def logits(ids: torch.Tensor) -> torch.Tensor:
         # In training mode, equal seeds and shapes give equal dropout.
         with mode(model, training=training), seeded(subject.seed, subject.device):
-            result: torch.Tensor = model(ids)
+            result: torch.Tensor = (through or model)(ids)
         return result
 
     expected = logits(tokens)

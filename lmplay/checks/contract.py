@@ -13,6 +13,8 @@ from lmplay.utils.errors import LMPlayError
 
 BEYOND_A_TABLE = "index out of range in self"
 """What torch says of an embedding."""
+OF_TWO_TYPES = ("have the same dtype", "to have the same dtype", "expected scalar type", "same data type")
+"""What torch says of a matrix product, a norm or attention."""
 
 
 def broken_contract(subject: Subject) -> CheckResult | None:
@@ -29,6 +31,13 @@ def broken_contract(subject: Subject) -> CheckResult | None:
                 "nothing can be trained: layers in a plain list or dict are not registered; use nn.ModuleList or "
                 "nn.ModuleDict",
             )
+        if wide := [name for name, parameter in model.named_parameters() if parameter.dtype == torch.float64]:
+            return failed(
+                f"parameters in float64: {', '.join(wide[:6])}",
+                "numpy's numbers are float64, and what meets them becomes it too: twice the memory, and many times "
+                "slower on a GPU; make them with dtype=torch.float32",
+            )
+        parameters = dict(model.named_parameters())
         for tokens in (subject.text(1, min(4, model.max_len)).tokens, subject.batch.tokens):
             given = tokens.clone()
             with torch.no_grad(), mode(model, training=False), seeded(subject.seed, subject.device):
@@ -40,6 +49,12 @@ def broken_contract(subject: Subject) -> CheckResult | None:
                     "forward(x) changes the token ids in x",
                     "an operation in place, as x[...] = or x.clamp_(): the caller's batch is changed with it; work on "
                     "a copy, x = x.clone()",
+                )
+            if made := [name for name, one in model.named_parameters() if parameters.get(name) is not one]:
+                return failed(
+                    f"forward(x) makes parameters: {', '.join(made[:6])}",
+                    "the optimizer is built before the first pass and would never move them: make all layers in the "
+                    "constructor",
                 )
     except LMPlayError:
         raise
@@ -58,6 +73,12 @@ def wrong_answer(answer: object, tokens: torch.Tensor, vocabulary: int) -> Check
         return failed(f"logits have the shape {tuple(answer.shape)}, not {expected}", wanted)
     if not answer.is_floating_point():
         return failed(f"logits are {str(answer.dtype).removeprefix('torch.')}, not floating-point numbers", wanted)
+    if answer.dtype == torch.float64:
+        return failed(
+            "logits are float64",
+            "a float64 tensor on the way makes everything after it float64, which is twice the memory and many times "
+            "slower on a GPU: np.array or torch.tensor of numpy's numbers without dtype=torch.float32",
+        )
     if answer.size(-1) < vocabulary:
         return failed(
             f"logits for {answer.size(-1)} tokens, and the tokenizer has {vocabulary}",
@@ -85,5 +106,10 @@ def raised(error: Exception) -> CheckResult:
         cause = (
             "an id or a position beyond the end of an embedding: positions go from 0 to max_len - 1, ids from 0 to the "
             "size of the vocabulary - 1"
+        )
+    if any(said in text for said in OF_TWO_TYPES):
+        cause = (
+            "two types of numbers meet: numpy's are float64 and a matrix product takes only one type; make the tensor "
+            "with dtype=torch.float32, or in the other's with .to(h.dtype)"
         )
     return failed(f"{type(error).__name__}: {text} ({place})", cause)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lmplay.checks.devices import stray_tensor
 from lmplay.checks.estimates import build_skeleton, count_parameters, estimate_flops, estimate_memory
 from lmplay.checks.estimates.memory import free_memory, largest_mini_batch
 from lmplay.checks.result import CheckResult, failed, passed
@@ -9,7 +10,16 @@ from lmplay.checks.subject import Subject
 
 
 def check_cost(subject: Subject) -> CheckResult:
-    """Parameters by part, FLOPs a token, memory, and the largest mini-batch that fits into the device now."""
+    """Parameters by part, FLOPs a token, memory, and the largest mini-batch that fits into the device now.
+
+    A model that could not run on any device but the CPU is told so here.
+    """
+    if (stray := stray_tensor(subject)) is not None:
+        return failed(
+            f"on a GPU the forward pass would raise: {stray}",
+            "a tensor that is made without device=x.device, as torch.arange(T), or one that the model keeps as a plain "
+            "attribute, which .to(device) leaves behind: register_buffer moves with the model",
+        )
     model = build_skeleton(subject.runner, **subject.settings)
     parameters, flops = count_parameters(model), estimate_flops(model)
     memory = estimate_memory(model, device_type=subject.device.type)

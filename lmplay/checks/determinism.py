@@ -6,13 +6,12 @@ import tempfile
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from lmplay.base.base_model import LMBase
 from lmplay.base.model_files import load_model, save_model
 from lmplay.checks.difference import largest
 from lmplay.checks.result import CheckResult, failed, passed
-from lmplay.checks.subject import Subject, losses, mode, seeded
+from lmplay.checks.subject import Subject, generator_states, losses, mode, seeded
 from lmplay.utils.errors import LMPlayError
 
 
@@ -20,21 +19,48 @@ def check_determinism(subject: Subject) -> CheckResult:
     """The same seed gives the same weights, loss and gradients bit by bit; a loaded model the same logits."""
     second = subject.build()
     for (name, one), other in zip(subject.model.state_dict().items(), second.state_dict().values(), strict=True):
-        if not torch.equal(one.nan_to_num(), other.nan_to_num()):
+        if not equal(one, other):
+            if equal(other, subject.build().state_dict()[name]):
+                return failed(
+                    f"a forward pass has changed {name}",
+                    "it writes into the model, in eval mode too: see the check eval_mode",
+                )
             return failed(
                 f"two models of the same seed differ in {name}",
                 "initial values come from no generator that is seeded: the time, the system, a generator of its own",
             )
     losses_and_gradients = [one_step(model, subject) for model in (subject.fresh(), second)]
     for name, gradient in losses_and_gradients[0].items():
-        difference = largest(gradient.nan_to_num(), losses_and_gradients[1][name].nan_to_num())
-        if difference:
+        again = losses_and_gradients[1][name]
+        if not equal(gradient, again):
+            difference = largest(gradient.nan_to_num(), again.nan_to_num())
             return failed(
                 f"the same step twice differs in {name} by {difference:.2g}",
                 "randomness that the seed does not govern, state that a pass leaves behind, or a kernel that adds in "
                 "changing order",
             )
+    if reset := seeded_by_a_pass(subject):
+        return failed(
+            f"a pass in training mode seeds the random generator of {' and '.join(reset)}",
+            "manual_seed() or its like in forward(): every step then draws the same dropout, and whatever else draws "
+            "starts over; seed where training starts, or draw from a torch.Generator of your own",
+        )
     return round_trip(subject)
+
+
+def seeded_by_a_pass(subject: Subject) -> list[str]:
+    """Generators that stand at the same place after a pass, wherever they started."""
+    after = []
+    for seed in (subject.seed, subject.seed + 1):
+        with torch.no_grad(), mode(subject.spread, training=True), seeded(seed, subject.device):
+            subject.spread(subject.batch.rows(1, 8).tokens)
+            after.append(generator_states())
+    return [name for name, state in after[0].items() if state == after[1][name]]
+
+
+def equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Bit by bit, and what is not a number equals its like."""
+    return torch.equal(one, other) or torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def one_step(model: LMBase, subject: Subject) -> dict[str, torch.Tensor]:
@@ -69,36 +95,6 @@ def round_trip(subject: Subject) -> CheckResult:
             "register_buffer, or derive it from the constructor's arguments",
         )
     return passed("two models of one seed: equal weights, loss and gradients; a saved and loaded one: equal logits")
-
-
-def check_eval_mode(subject: Subject) -> CheckResult:
-    """In eval mode dropout is off: two passes agree bit by bit. No pass changes the mode."""
-    model = subject.spread
-    with mode(model, training=False):
-        awake = [name for name, module in model.named_modules() if module.training]
-    with torch.no_grad(), mode(model, training=True), seeded(subject.seed, subject.device):
-        before = [name for name, module in model.named_modules() if module.training]
-        model(subject.batch.tokens)
-        lost = [name for name in before if not model.get_submodule(name).training]
-    difference = difference_of_passes(subject)
-    if awake:
-        return failed(
-            f"still in training mode after eval(): {', '.join(name or 'the model' for name in awake[:6])}",
-            "train() is overridden, or a module sets self.training itself",
-        )
-    if lost:
-        return failed(
-            f"a pass in training mode leaves in eval mode: {', '.join(name or 'the model' for name in lost[:6])}",
-            "forward() calls eval() or sets training, and dropout is off from the first step on; whoever calls decides",
-        )
-    if difference:
-        return failed(
-            f"two passes in eval mode differ by {difference:.2g}",
-            "dropout that is always on, as F.dropout(x, p) without training=self.training; or state that a pass leaves "
-            "behind",
-        )
-    layers = [module for module in model.modules() if isinstance(module, nn.Dropout) and module.p > 0]
-    return passed(f"two passes agree bit by bit; {len(layers)} dropout layers are off")
 
 
 def difference_of_passes(subject: Subject) -> float:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 
 from lmplay.base.base_model import LMBase
 from lmplay.checks.result import CheckResult, Gradient, GradientStatus, failed, passed
+from lmplay.checks.slope import find_wrong_slope, part_of
 from lmplay.checks.subject import Subject, TextBatch, losses, seeded
 
 TINY = 1e-7
@@ -36,7 +38,7 @@ def check_gradients(subject: Subject) -> CheckResult:
     # Of its like some were reached: an expert that hardly any token goes to, and no forgotten layer.
     kinds = {kind(name) for name in reached}
     unlucky = {name for name in asleep if name not in found and asleep[name] == "none" and kind(name) in kinds}
-    return verdict(
+    result = verdict(
         gradients,
         woken,
         reached,
@@ -44,6 +46,41 @@ def check_gradients(subject: Subject) -> CheckResult:
         meant=frozen_on_purpose(subject.model),
         shared=shared_weights(subject.model),
     )
+    if not result.ok or (wrong := wrong_though_there(subject)) is None:
+        return result
+    return replace(wrong, gradients=result.gradients)
+
+
+def wrong_though_there(subject: Subject) -> CheckResult | None:
+    """What is wrong with gradients that are all there: two parameters over one memory, or a path that is cut."""
+    if pairs := two_over_one_memory(subject.model):
+        return failed(
+            "two parameters over the same memory: " + listed([" and ".join(pair) for pair in pairs]),
+            "tied by `.data =`: the optimizer moves the memory once for each of them, and loading or moving the model "
+            "tears them apart; assign the parameter itself: self.fc.weight = self.tok_embed.weight",
+        )
+    if subject.model.surrogate_gradients or (slope := find_wrong_slope(subject)) is None:
+        return None
+    right = f", right in {listed(list(slope.right))}" if slope.right else ""
+    return failed(
+        f"gradients are not the slope of the loss (off by {slope.share:.0%}): wrong in {listed(list(slope.wrong))}"
+        f"{right}",
+        "one of several paths is cut between the two: detach(), .data, no_grad() or .item() on the residual path or "
+        "beside it; a model that means it (straight-through, scaled gradients) says so with surrogate_gradients = True "
+        "in its class",
+    )
+
+
+def two_over_one_memory(model: LMBase) -> list[tuple[str, str]]:
+    """Pairs of parameters that are not the same and share their storage."""
+    first: dict[int, str] = {}
+    pairs = []
+    for name, parameter in model.named_parameters():
+        if parameter.numel():
+            other = first.setdefault(parameter.data_ptr(), name)
+            if other != name:
+                pairs.append((name, other))
+    return pairs
 
 
 def kind(name: str) -> str:
@@ -193,7 +230,6 @@ def norms_by_block(gradients: Iterable[Gradient]) -> dict[str, float]:
     """The gradient norm of each part, repeated parts one by one, in order: "tok_embed", "blocks.0", "blocks.1", ..."""
     squares: dict[str, float] = {}
     for row in gradients:
-        part = re.match(r"(?:.*?\.\d+(?=\.)|[^.]*)", row.name)
-        assert part is not None
-        squares[part[0]] = squares.get(part[0], 0.0) + (row.grad_norm or 0.0) ** 2
+        part = part_of(row.name)
+        squares[part] = squares.get(part, 0.0) + (row.grad_norm or 0.0) ** 2
     return {name: square**0.5 for name, square in squares.items()}

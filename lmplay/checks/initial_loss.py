@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -14,6 +15,8 @@ from lmplay.checks.subject import Subject, cross_entropy, losses, mode, seeded
 WIDE = 1.0
 """Nats above or below ln(vocabulary). Logits of deviation s add s*s/2, as GPT-2's 0.56 adds 0.15."""
 AGREEMENT = 1e-3
+IGNORED = -100
+"""The target of a token that is not learned, as torch has it."""
 
 
 def check_initial_loss(subject: Subject) -> CheckResult:
@@ -41,8 +44,9 @@ def check_initial_loss(subject: Subject) -> CheckResult:
     if (other := loss_of_its_own(subject)) is not None:
         return failed(
             f'{said}; train_loss() gives {other[0]:.3f} as "loss" where forward(x) and the targets give {other[1]:.3f}',
-            "that term is what runs are compared by: the mean cross entropy of forward(tokens) and targets, which are "
-            "shifted by one already; whatever else is optimised goes under names of its own",
+            "that term is what runs are compared by: the mean cross entropy of forward(tokens) and targets over all "
+            "target tokens of the batch. Targets are shifted by one already, those below 0 (-100) do not count, and a "
+            "mean over rows weighs short rows too much; whatever else is optimised goes under names of its own",
         )
     if loss > level + WIDE:
         return failed(
@@ -56,13 +60,23 @@ def check_initial_loss(subject: Subject) -> CheckResult:
 
 
 def loss_of_its_own(subject: Subject) -> tuple[float, float] | None:
-    """What `train_loss` calls "loss" and what that should be, where they differ; spread weights tell them apart."""
+    """What `train_loss` calls "loss" and what that should be, where they differ; spread weights tell them apart.
+
+    Asked of a whole batch, and of one whose first row has a few targets only, as a prompt that is not learned leaves.
+    """
     model, batch = subject.spread, subject.batch
     if not model.causal or not hasattr(model, "train_loss"):
         return None
+    few = batch.targets.clone()
+    few[0, : few.size(1) * 3 // 4] = IGNORED
     with torch.no_grad(), mode(model, training=False):
         with seeded(subject.seed, subject.device):
-            own = float(losses(model, batch)["loss"])
-        with seeded(subject.seed, subject.device):
-            shared = float(cross_entropy(model(batch.tokens), batch.targets))
-    return None if abs(own - shared) <= AGREEMENT * max(1.0, abs(shared)) else (own, shared)
+            logits = model(batch.tokens)
+        for targets in (batch.targets, few):
+            with seeded(subject.seed, subject.device):
+                own = float(losses(model, replace(batch, targets=targets))["loss"])
+            shared = float(cross_entropy(logits, targets))
+            # A NaN differs from everything.
+            if not abs(own - shared) <= AGREEMENT * max(1.0, abs(shared)):
+                return own, shared
+    return None

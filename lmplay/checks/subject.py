@@ -76,7 +76,7 @@ class Subject:
 
     def fresh(self) -> LMBase:
         """A copy of `model` to train a few steps."""
-        return copy.deepcopy(self.model)
+        return duplicate(self.model)
 
     @cached_property
     def spread(self) -> LMBase:
@@ -84,7 +84,7 @@ class Subject:
 
         Weights that start at zero, as gates and residual projections may, would hide what flows through them.
         """
-        model = copy.deepcopy(self.model)
+        model = duplicate(self.model)
         generator = torch.Generator().manual_seed(self.seed)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -94,7 +94,7 @@ class Subject:
                     parameter.add_(noise.to(parameter))
             sound = torch.isfinite(model.eval()(self.batch.tokens[:1, :8])).all()
         # Weights of a special kind, as rates that must stay positive, do not bear noise.
-        return model if sound else copy.deepcopy(self.model)
+        return model if sound else duplicate(self.model)
 
     @cached_property
     def batch(self) -> TextBatch:
@@ -108,6 +108,11 @@ class Subject:
             ids = torch.tensor(builtin_rows(self.model, rows, length + 1))
         ids = ids.to(self.device)
         return TextBatch(tokens=ids[:, :-1], targets=ids[:, 1:])
+
+
+def duplicate(model: LMBase) -> LMBase:
+    """A deep copy, but for the tokenizer: it never changes, and its tables take longer than the weights."""
+    return copy.deepcopy(model, {id(model.tokenizer): model.tokenizer})
 
 
 @contextmanager
@@ -127,6 +132,17 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def generator_states() -> dict[str, object]:
+    """Where the generators that `seeded` seeds stand, by whose they are."""
+    kind, numbers, place, *_ = np.random.get_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "torch": [state.tolist() for state in (torch.get_rng_state(), *devices)],
+        "Python": random.getstate(),
+        "numpy": (kind, np.asarray(numbers).tolist(), place),
+    }
 
 
 def tiny_settings(runner: LMRunnerBase) -> dict[str, Any]:

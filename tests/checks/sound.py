@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lmplay.base.base_model import LMBase
 from lmplay.exp.gpt2ish.model import GPT2
-from tests.checks.broken.learning import ForgottenGrad, SwitchedOff
+from tests.checks.broken.learning import ForgottenGrad, SilentlyStraightThrough, SwitchedOff
 
 
 class FrozenOnPurpose(ForgottenGrad):
@@ -72,6 +72,12 @@ class OneBlockTwice(GPT2):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.blocks = nn.ModuleList([self.blocks[0]] * 2)
+
+
+class StraightThrough(SilentlyStraightThrough):
+    """Sound: says that it means it."""
+
+    surrogate_gradients = True
 
 
 class PlainList(LMBase):

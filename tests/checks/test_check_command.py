@@ -50,7 +50,7 @@ def test_a_sound_model_is_told_so_with_the_norms_of_its_blocks() -> None:
     result = call("test_runner", "--tiny", "--set", "model.max_len=16", "--only", "gradients", "--only", "eval_mode")
     assert result.exit_code == 0, result.output
     assert "max_len=16" in result.stdout
-    assert "two passes agree bit by bit; 5 dropout layers are off" in result.stdout
+    assert "two passes agree bit by bit and write nothing; 5 dropout layers are off" in result.stdout
     bars = {line.split()[0]: line for line in result.stdout.splitlines() if "█" in line}
     assert list(bars) == ["pos_embed", "tok_embed", "blocks.0", "blocks.1", "ln", "fc"]
     assert re.search(r"2 passed in \d+ s", result.stdout)

@@ -18,7 +18,7 @@ from lmplay.checks import learning as learning_module
 from lmplay.checks.gradients import norms_by_block
 from lmplay.checks.subject import tiny_settings
 from lmplay.utils.errors import WrongUsageError
-from tests.checks import sound
+from tests.checks import families, sound
 from tests.checks.broken import answering, caching, learning, looking_ahead, remembering
 
 SMALL = {"num_blocks": 2, "embed_dim": 32, "num_heads": 2, "max_len": 32}
@@ -72,7 +72,11 @@ BROKEN = [
     (caching.ForgetsTheBatch, "cache", "in rows 1, 2", "a single row is right and several are not"),
     (caching.ChunkSeesItself, "cache", "in chunks", "a chunk after a cache that is not empty"),
     (caching.IgnoresPadding, "cache", "left padding of 15", "declares supports_left_padding"),
-    (caching.NoCache, "cache", "takes no cache", "add `cache=None`"),
+    (caching.RotatesFromZero, "cache", "1 row token by token: position 1 differs", "its rotation or bias"),
+    (caching.BiasFromZero, "cache", "1 row token by token: position 1 differs", "its rotation or bias"),
+    (caching.SeesFirstKeyOnly, "cache", "1 row token by token: position 1 differs", "the first key only"),
+    (caching.WindowOneTooWide, "cache", "1 row token by token: position 6 differs", "a window must count its keys"),
+    (caching.CountsItself, "cache", "taken back from 31 to 16 positions", "something beside the cache remembers"),
     (caching.AllLogitsWithCache, "cache", "logits have the shape (1, 8,", "only the logits of the last token"),
     (caching.LogitsAloneWithCache, "cache", "returns Tensor, no pair", "end forward() with"),
     (learning.NotANumber, "cache", "differs by inf", "see the check initial_loss"),
@@ -109,6 +113,33 @@ BROKEN = [
     (answering.ShortTable, "cost", "IndexError: index out of range", "positions go from 0 to max_len - 1"),
     (answering.Bare, "cost", "no parameters", "use nn.ModuleList"),
     (learning.LossAlone, "gradients", "train_loss() returned Tensor; wanted is {", "docs/models.md"),
+    (looking_ahead.ScanAcrossChunks, "causality", "position 7 sees token 8", "the border at token 8 and others"),
+    (looking_ahead.NormOverTime, "causality", "position 0 sees token 1:", "something is averaged over time"),
+    (looking_ahead.SoftmaxOverQueries, "causality", "position 0 sees token 1:", "every position sees the whole text"),
+    (
+        learning.CutResidual,
+        "gradients",
+        "wrong in pos_embed, tok_embed, blocks.0, right in blocks.1",
+        "detach(), .data",
+    ),
+    (learning.SilentlyStraightThrough, "gradients", "not the slope of the loss", "surrogate_gradients = True"),
+    (learning.TiedByData, "gradients", "same memory: fc.weight and tok_embed.weight", "assign the parameter itself"),
+    (learning.PositionsNotTrained, "gradients", "none: pos_embed", "never used on the way to the loss"),
+    (learning.LossByRow, "initial_loss", "train_loss() gives", "a mean over rows weighs short rows too much"),
+    (learning.LossOfEveryTarget, "initial_loss", "train_loss() gives", "below 0 (-100) do not count"),
+    (remembering.CapacityOfTheBatch, "batch_independence", "from the same row alone", "an expert's capacity"),
+    (remembering.IgnoresDocuments, "batch_independence", "packed into one row", "token_positions(x, cache, documents)"),
+    (remembering.SeedsItself, "determinism", "seeds the random generator of torch", "manual_seed()"),
+    (remembering.DrawsAlways, "eval_mode", "draws random numbers of torch", "only under self.training"),
+    (remembering.CountsInABuffer, "eval_mode", "changes tokens_seen", "only under self.training"),
+    (remembering.CountsInABuffer, "determinism", "a forward pass has changed tokens_seen", "see the check eval_mode"),
+    (remembering.NormalisesWeights, "eval_mode", "changes tok_embed.weight", "writes into weights or buffers"),
+    (answering.WideParameter, "cost", "parameters in float64: gate", "dtype=torch.float32"),
+    (answering.WideTable, "cost", "to have the same dtype", "numpy's are float64"),
+    (answering.WideLogits, "cost", "logits are float64", "dtype=torch.float32"),
+    (answering.MakesLayers, "cost", "forward(x) makes parameters: extra.weight", "in the constructor"),
+    (answering.OnTheCPU, "cost", "a tensor (1, 32, 1) of the CPU meets the model's in add (answering.py", "arange(T)"),
+    (answering.LeavesItsTableBehind, "cost", "a tensor (32,) of the CPU", "register_buffer moves with the model"),
 ]
 
 
@@ -124,6 +155,29 @@ def test_a_broken_model_fails_for_the_right_reason(
     assert not result.skipped
     assert evidence in result.evidence
     assert cause in result.cause
+
+
+@pytest.mark.parametrize("model_class", families.SOUND, ids=lambda model_class: model_class.__name__)
+def test_sound_models_of_other_families_pass(model_class: type[LMBase]) -> None:
+    asked = [name for name in CHECKS if name not in ("compile", "learns", "initial_loss", "determinism")]
+    results = {result.name: result for result in run_checks(subject_of(model_class), asked)}
+    assert [result for result in results.values() if not result.ok] == []
+    assert ("no cache" in results["cache"].evidence) == results["cache"].skipped == (model_class is families.Scan)
+
+
+def test_a_model_that_means_it_is_not_held_to_the_slope_of_its_loss() -> None:
+    assert ask(sound.StraightThrough, "gradients").ok
+
+
+def test_what_float16_cannot_hold_is_named_and_fails_the_model_that_trains_in_it() -> None:
+    subject = subject_of(learning.Overflowing)
+    (result,) = run_checks(subject, ["precision"])
+    assert result.ok
+    assert re.search(r"float16 would overflow at \S+ in blocks\.0\.ff\.up", result.evidence)
+    subject.runner.train_preset["precision"] = "fp16"
+    (result,) = run_checks(subject, ["precision"])
+    assert not result.ok
+    assert "largest number is 65,504" in result.cause
 
 
 @pytest.mark.parametrize("check", [name for name in CHECKS if name != "compile"])

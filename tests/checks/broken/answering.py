@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from lmplay.base.base_model import LMBase
@@ -78,3 +80,50 @@ class Talkative(GPT2):
     def forward(self, x: Tensor, cache: Any = None) -> Any:
         print("x is", x.shape)  # noqa: T201
         return super().forward(x, cache)
+
+
+class WideParameter(GPT2):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gate = nn.Parameter(torch.tensor(np.ones(1)))
+
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        return super().hidden(x, cache, documents) * self.gate.float()
+
+
+class WideTable(GPT2):
+    """Adds a table of numpy's, before a layer that takes float32."""
+
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        return super().hidden(x, cache, documents) + torch.from_numpy(np.ones(self.ln.normalized_shape))
+
+
+class WideLogits(Answers):
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits * torch.from_numpy(np.ones(logits.size(-1)))
+
+
+class MakesLayers(GPT2):
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        h = super().hidden(x, cache, documents)
+        if not hasattr(self, "extra"):
+            self.extra = nn.Linear(h.size(-1), h.size(-1))
+        return h + self.extra(h)
+
+
+class OnTheCPU(GPT2):
+    """Makes its positions where no one else's are."""
+
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        return super().hidden(x, cache, documents) + 0.01 * torch.arange(x.size(1)).view(1, -1, 1)
+
+
+class LeavesItsTableBehind(GPT2):
+    """A table that `.to(device)` does not know of."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.table = torch.ones(self.ln.normalized_shape)
+
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        return super().hidden(x, cache, documents) * self.table

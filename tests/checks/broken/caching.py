@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lmplay.base.kv_cache import layer_cache, token_positions
 from lmplay.exp.gpt2ish.model import GPT2
+from tests.checks.families import Alibi, Rotary, Windowed
 
 
 class Cached(GPT2):
@@ -84,12 +85,6 @@ class IgnoresPadding(Cached):
     supports_left_padding = True
 
 
-class NoCache(GPT2):
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        logits: Tensor = self.fc(self.hidden(x))
-        return logits
-
-
 class AllLogitsWithCache(GPT2):
     def forward(self, x: Tensor, cache: Any = None) -> Any:
         logits = self.fc(self.hidden(x, cache))
@@ -99,3 +94,44 @@ class AllLogitsWithCache(GPT2):
 class LogitsAloneWithCache(GPT2):
     def forward(self, x: Tensor, cache: Any = None) -> Any:
         return self.fc(self.hidden(x, cache))
+
+
+class RotatesFromZero(Rotary):
+    """Rotates what is new as if nothing was cached."""
+
+    def place(self, x: Tensor, start: int) -> Tensor:
+        return super().place(x, 0)
+
+
+class BiasFromZero(Alibi):
+    """Measures distances from the first key, and keeps the mask right."""
+
+    def seen(self, q: Tensor, k: Tensor, start: int) -> Tensor:
+        queries = torch.arange(q.size(2)).unsqueeze(1)
+        bias = -0.1 * (queries - torch.arange(k.size(2))).abs()
+        return bias.masked_fill(self.distance(q, k, start) < 0, -torch.inf)
+
+
+class WindowOneTooWide(Windowed):
+    """Keeps one key more in the cache than the window sees in training."""
+
+    def seen(self, q: Tensor, k: Tensor, start: int) -> Tensor:
+        distance = self.distance(q, k, start)
+        return (distance >= 0) & (distance < self.window + (start > 0))
+
+
+class SeesFirstKeyOnly(Rotary):
+    """Asks for `is_causal` whatever the number of keys, which counts from the first of them."""
+
+    def seen(self, q: Tensor, k: Tensor, start: int) -> Tensor:
+        return torch.ones(q.size(2), k.size(2), dtype=torch.bool).tril()
+
+
+class CountsItself(Cached):
+    """Counts positions on its own, from the last empty cache on."""
+
+    def positions(self, x: Tensor, cache: Any) -> Tensor:
+        if cache is None:
+            return token_positions(x)
+        self.count = self.count + x.size(1) if cache else x.size(1)
+        return torch.arange(self.count - x.size(1), self.count).clamp(max=self.max_len - 1).unsqueeze(0)

@@ -112,3 +112,59 @@ class CompiledDiffers(GPT2):
     def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
         h = super().hidden(x, cache, documents)
         return h * 1.5 if torch.compiler.is_compiling() else h
+
+
+class CutResidual(GPT2):
+    """Gradients reach the first layers through the attention alone."""
+
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        h = self.tok_embed(x) + F.embedding(token_positions(x, cache), self.pos_embed[0])
+        for index, block in enumerate(self.blocks):
+            h = h.detach() + (block(h, cache=layer_cache(cache, index)) - h)
+        return self.ln(h)
+
+
+class SilentlyStraightThrough(GPT2):
+    """Rounds on the way forward and not on the way back."""
+
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        h = super().hidden(x, cache, documents)
+        return h + ((h * 4).round() / 4 - h).detach()
+
+
+class TiedByData(GPT2):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.fc.weight.data = self.tok_embed.weight.data
+
+
+class PositionsNotTrained(GPT2):
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        h = self.tok_embed(x) + F.embedding(token_positions(x, cache), self.pos_embed.detach()[0])
+        for index, block in enumerate(self.blocks):
+            h = block(h, cache=layer_cache(cache, index))
+        return self.ln(h)
+
+
+class LossByRow(GPT2):
+    """The mean over rows of each row's mean: a row of which little is learned weighs as much as a whole one."""
+
+    def train_loss(self, batch: Any) -> Any:
+        losses = F.cross_entropy(self(batch.tokens).transpose(1, 2), batch.targets, reduction="none")  # (B, T)
+        counted = (batch.targets >= 0).sum(1).clamp(min=1)
+        return {"loss": (losses.sum(1) / counted).mean()}
+
+
+class LossOfEveryTarget(GPT2):
+    """Knows of no targets that do not count."""
+
+    def train_loss(self, batch: Any) -> Any:
+        return {"loss": F.cross_entropy(self(batch.tokens).flatten(0, 1), batch.targets.clamp(min=0).flatten())}
+
+
+class Overflowing(GPT2):
+    """A product far above what float16 holds, which a norm hides again."""
+
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        h = super().hidden(x, cache, documents)
+        return self.ln(self.blocks[0].ff.up(h * 3e5)[..., : h.size(-1)])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lmplay.base.kv_cache import token_positions
 from lmplay.exp.gpt2ish.model import GPT2
+from tests.checks.families import Rotary, Scan
 
 
 class FutureLeak(GPT2):
@@ -79,3 +80,31 @@ class LooksAcrossBlocks(WithMask):
 
 class LooksAcrossLongBlocks(LooksAcrossBlocks):
     block = 64
+
+
+class ScanAcrossChunks(Scan):
+    """A chunk's last state has a bit of the next chunk's first token in it."""
+
+    def mix(self, block: Any, h: Tensor, cache: Any, start: int) -> Tensor:
+        out = super().mix(block, h, cache, start)
+        following = torch.cat((h[:, 1:], h[:, :1]), 1)
+        at_an_end = (torch.arange(1, h.size(1) + 1) % self.chunk == 0).unsqueeze(1)
+        return out + 0.1 * following * at_an_end
+
+
+class NormOverTime(GPT2):
+    """Has mistaken the axis of its norm."""
+
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        h = super().hidden(x, cache, documents)
+        return (h - h.mean(1, keepdim=True)) / (h.std(1, keepdim=True) + 1e-5) if x.size(1) > 1 else h
+
+
+class SoftmaxOverQueries(Rotary):
+    """Weights add up to one over the queries, and not over the keys."""
+
+    def attend(self, block: Any, h: Tensor, cache: Any, start: int) -> Tensor:
+        q, v = block["q"](h), block["proj"](h)  # (B, T, D)
+        scores = (q @ h.transpose(1, 2)).tril()
+        out: Tensor = scores.softmax(dim=1).tril() @ v
+        return out

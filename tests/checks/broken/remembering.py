@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmplay.exp.gpt2ish.model import GPT2
+from tests.checks.families import TopTwoExperts
 
 
 class DropoutAlwaysOn(GPT2):
@@ -78,3 +79,52 @@ class Unsaved(GPT2):
 
     def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
         return super().hidden(x, cache, documents) + self.table
+
+
+class SeedsItself(GPT2):
+    """Wants to be reproducible, and draws the same dropout at each step."""
+
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        torch.manual_seed(0)
+        return super().hidden(x, cache, documents)
+
+
+class DrawsAlways(GPT2):
+    """Asks for a random number before it asks whether it is training."""
+
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        h = super().hidden(x, cache, documents)
+        return h * 2 if torch.rand(()) < 0.1 and self.training else h
+
+
+class CountsInABuffer(GPT2):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.register_buffer("tokens_seen", torch.zeros(1))
+
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        self.tokens_seen += x.numel()
+        return super().hidden(x, cache, documents)
+
+
+class NormalisesWeights(GPT2):
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        weight = self.tok_embed.weight.data
+        weight.div_(weight.norm(dim=-1, keepdim=True))
+        return super().hidden(x, cache, documents)
+
+
+class CapacityOfTheBatch(TopTwoExperts):
+    """Experts take the first tokens of the whole batch and leave those that come late without."""
+
+    def routed(self, shares: Tensor) -> Tensor:
+        weights = super().routed(shares).flatten(0, 1)  # (B * T, 4)
+        free = (weights > 0).cumsum(0) <= 10
+        return (weights * free).view_as(shares)
+
+
+class IgnoresDocuments(GPT2):
+    """Takes the borders of a packed row and does nothing about them."""
+
+    def hidden(self, x: Tensor, cache: Any = None, documents: Any = None) -> Tensor:
+        return super().hidden(x, cache)
