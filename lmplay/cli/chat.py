@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import typer
 
@@ -113,7 +113,7 @@ def _converse(chat: Chat, screen: TerminalScreen, session: PromptSession[str] | 
     while True:
         try:
             text = input() if session is None else session.prompt()
-            with interrupts.counted():
+            with interrupts.counted(), without_echo(sys.stdin):
                 chat.enter(text)
         except (EOFError, Quit):
             return
@@ -189,6 +189,26 @@ class Interrupts:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def without_echo(terminal: IO[str]) -> Iterator[None]:
+    """What is typed ahead while an answer streams waits for the prompt, and is not written into the answer."""
+    try:
+        import termios
+    except ImportError:  # on Windows
+        termios = None  # type: ignore[assignment]
+    if termios is None or not terminal.isatty():
+        yield
+        return
+    before = termios.tcgetattr(terminal.fileno())
+    silent = termios.tcgetattr(terminal.fileno())
+    silent[3] &= ~termios.ECHO
+    termios.tcsetattr(terminal.fileno(), termios.TCSADRAIN, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal.fileno(), termios.TCSADRAIN, before)
 
 
 class TerminalScreen:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from lmplay.cli.chat import fitted, wrapped
+from lmplay.cli.chat import fitted, without_echo, wrapped
 from lmplay.generate.chat import Chat, Quit
 from lmplay.generate.client import EngineDiedError, EngineRefusedError
 from lmplay.generate.config import SamplingConfig
@@ -385,3 +385,15 @@ def test_a_terminal_chat_survives_a_long_paste_ctrl_c_and_a_killed_engine(checkp
         os.close(terminal.descriptor)
         if psutil.pid_exists(terminal.pid):
             os.kill(terminal.pid, signal.SIGKILL)
+
+
+def test_what_is_typed_ahead_of_the_prompt_is_not_echoed_into_the_answer() -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs) as terminal:
+        with without_echo(terminal):
+            os.write(ours, b"/undo\n")
+            assert not select.select([ours], [], [], 0.2)[0]
+        assert terminal.readline() == "/undo\n"
+        os.write(ours, b"seen")
+        assert select.select([ours], [], [], 5)[0]
+    os.close(ours)
