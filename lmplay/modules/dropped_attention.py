@@ -8,6 +8,7 @@ kept. An operator of its own, so that the compiler takes it as it is.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,21 +50,18 @@ def _attend(
     log_norm = q.new_empty(batch * heads, length, 1)
     kept = torch.empty(sum(rows.numel for rows in _blocks(queries, causal)), dtype=torch.uint8)
     draw_kept(kept, dropout)
-    later = _later_keys(q) if causal else None
-    first = 0
+    limits = torch.finfo(q.dtype)
     for rows in _blocks(queries, causal):
-        weights = torch.bmm(queries[:, rows.queries], keys[:, : rows.keys].transpose(1, 2))  # (B * H, t, s)
-        _hide_(weights, rows, mask, later, heads=heads)
+        weights = torch.bmm(queries[:, rows.queries], keys[:, : rows.keys].mT)  # (B * H, t, s)
+        veils = _veils(weights, rows, mask, causal=causal, heads=heads)
+        _hide_(veils)
         # The bounds matter to a query that may attend to nothing: it then gets zeros.
-        limits = torch.finfo(weights.dtype)
         largest = weights.amax(-1, keepdim=True).clamp_min_(limits.min)
-        norm = weights.sub_(largest).exp_().sum(-1, keepdim=True).clamp_min_(limits.tiny)
+        norm = _exp_(weights.sub_(largest), veils).sum(-1, keepdim=True).clamp_min_(limits.tiny)
         log_norm[:, rows.queries] = largest + norm.log()
-        stop = first + weights.numel()
-        weights.mul_(kept[first:stop].view_as(weights).to(weights.dtype))
+        weights.mul_(kept[rows.weights].view_as(weights).to(weights.dtype))
         attended = torch.bmm(weights, values[:, : rows.keys]).div_(norm.mul_(kept_share(dropout)))
         out[:, :, rows.queries] = attended.view(batch, heads, *attended.shape[1:])
-        first = stop
     return out, log_norm, kept
 
 
@@ -100,28 +98,27 @@ def _gradients(
     With the weights P, the mask of dropout M over its kept share, and O = (P M) V:
     dV = (P M)^T dO, dP = M (dO V^T), dS = P (dP - sum(dO O)), the sum over D/H (Dao et al. 2022, appendix B.2).
     """
-    shape = q.shape
-    queries, keys, values = _flat(q) * _scale(q), _flat(k), _flat(v)
-    grad_out = _flat(grad) / kept_share(dropout)
-    dots = (_flat(grad) * _flat(out)).sum(-1, keepdim=True)  # (B * H, T, 1)
-    grad_queries, grad_keys, grad_values = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
-    later = _later_keys(q) if causal else None
-    first = 0
-    for rows in _blocks(queries, causal):
-        q_here, k_here, grad_here = queries[:, rows.queries], keys[:, : rows.keys], grad_out[:, rows.queries]
-        weights = torch.bmm(q_here, k_here.transpose(1, 2))  # (B * H, t, s)
-        _hide_(weights, rows, mask, later, heads=q.size(1))
-        weights.sub_(log_norm[:, rows.queries]).exp_()
-        stop = first + weights.numel()
-        survived = kept[first:stop].view_as(weights).to(weights.dtype)
-        grad_weights = torch.bmm(grad_here, values[:, : rows.keys].transpose(1, 2))
-        grad_weights.mul_(survived).sub_(dots[:, rows.queries]).mul_(weights)
-        grad_values[:, : rows.keys].baddbmm_(weights.mul_(survived).transpose(1, 2), grad_here)
-        grad_queries[:, rows.queries] = torch.bmm(grad_weights, k_here)
-        grad_keys[:, : rows.keys].baddbmm_(grad_weights.transpose(1, 2), q_here)
-        first = stop
+    queries, keys, grad_out = _flat(q) * _scale(q), _flat(k), _flat(grad) / kept_share(dropout)
+    # So short a sum, over D/H only, is faster where its second factor has long rows.
+    key_columns, value_columns = _flat(k.mT), _flat(v.mT)  # (B * H, D/H, T)
+    dots = _flat((grad * out).sum(-1, keepdim=True))  # (B * H, T, 1)
+    grad_queries, grad_keys, grad_values = (torch.empty_like(queries) for _ in range(3))
+    # The last queries come first: causal or not, they see every key, and so write what the others add to.
+    for number, rows in enumerate(reversed(_blocks(queries, causal))):
+        q_here, grad_here = queries[:, rows.queries], grad_out[:, rows.queries]
+        weights = torch.bmm(q_here, key_columns[:, :, : rows.keys])  # (B * H, t, s)
+        veils = _veils(weights, rows, mask, causal=causal, heads=q.size(1))
+        _hide_(veils)
+        _exp_(weights.sub_(log_norm[:, rows.queries]), veils)
+        dropped = kept[rows.weights].view_as(weights).to(weights.dtype).mul_(weights)  # P M
+        grad_weights = torch.bmm(grad_here, value_columns[:, :, : rows.keys])
+        grad_weights.mul_(dropped).addcmul_(weights, dots[:, rows.queries], value=-1.0)
+        grad_queries[:, rows.queries] = torch.bmm(grad_weights, keys[:, : rows.keys])
+        beta = min(number, 1)
+        grad_values[:, : rows.keys].baddbmm_(dropped.mT, grad_here, beta=beta)
+        grad_keys[:, : rows.keys].baddbmm_(grad_weights.mT, q_here, beta=beta)
     grad_queries *= _scale(q)
-    return grad_queries.view(shape), grad_keys.view(shape), grad_values.view(shape)
+    return grad_queries.view(q.shape), grad_keys.view(q.shape), grad_values.view(q.shape)
 
 
 @_gradients.register_fake
@@ -144,37 +141,64 @@ _attend.register_autograd(_backward, setup_context=_keep_for_backward)
 
 @dataclass(frozen=True)
 class _Rows:
-    """The queries of one block, and how many keys, from the first on, they may see."""
+    """The queries of one block, how many keys, from the first on, they may see, and their place among all weights."""
 
     queries: slice
     keys: int
-    numel: int
+    weights: slice
+
+    @property
+    def numel(self) -> int:
+        return int(self.weights.stop - self.weights.start)
 
 
 def _blocks(queries: Tensor, causal: bool) -> list[_Rows]:
     rows, length, _ = queries.shape
-    blocks = []
+    blocks: list[_Rows] = []
+    first = 0
     for start in range(0, length, QUERIES):
         stop = min(start + QUERIES, length)
         keys = stop if causal else length
-        blocks.append(_Rows(slice(start, stop), keys, rows * (stop - start) * keys))
+        last = first + rows * (stop - start) * keys
+        blocks.append(_Rows(slice(start, stop), keys, slice(first, last)))
+        first = last
     return blocks
 
 
-def _later_keys(q: Tensor) -> Tensor:
-    """(QUERIES, QUERIES): -inf where a key comes after its query, else 0."""
-    return q.new_full((QUERIES, QUERIES), float("-inf")).triu_(1)
+Veil = tuple[Tensor, Tensor]
+"""A part of the weights in which some are hidden, and there, ones where a query may attend, else zeros."""
 
 
-def _hide_(weights: Tensor, rows: _Rows, mask: Tensor | None, later: Tensor | None, *, heads: int) -> None:
-    """Put -inf where a query may not attend."""
-    if later is not None:
+def _veils(weights: Tensor, rows: _Rows, mask: Tensor | None, *, causal: bool, heads: int) -> list[Veil]:
+    veils = []
+    if causal:
         size = weights.size(1)
-        # The only part where a key may come after its query. A sum, since torch fills by a mask element by element.
-        weights[:, :, -size:].add_(later[:size, :size])
+        # The only part where a key may come after its query.
+        veils.append((weights[:, :, -size:], weights.new_ones(size, size).tril_()))
     if mask is not None:
-        allowed = mask[..., rows.queries, : rows.keys]
-        weights.view(-1, heads, *weights.shape[1:]).masked_fill_(~allowed, float("-inf"))
+        by_head = weights.view(-1, heads, *weights.shape[1:])
+        veils.append((by_head, mask[..., rows.queries, : rows.keys].to(weights.dtype)))
+    return veils
+
+
+def _hide_(veils: list[Veil]) -> None:
+    """Put -inf where a query may not attend. A sum, since torch fills by a mask element by element."""
+    for part, visible in veils:
+        part.add_(visible.log())
+
+
+def _exp_(weights: Tensor, veils: list[Veil]) -> Tensor:
+    """`weights.exp_()`, and zeros where a query may not attend.
+
+    exp is ten times slower where its result is no normal number, which infinities would bring about by the thousand.
+    """
+    lowest = math.log(torch.finfo(weights.dtype).tiny) + 0.1
+    for part, _ in veils:
+        part.clamp_min_(lowest)
+    weights.exp_()
+    for part, visible in veils:
+        part.mul_(visible)
+    return weights
 
 
 def _flat(x: Tensor) -> Tensor:
