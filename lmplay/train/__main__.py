@@ -4,7 +4,11 @@ import contextlib
 import os
 import sys
 
-from lmplay.train.worker import main
+from lmplay.train.early_signals import remember
+
+remember()
+
+from lmplay.train.worker import main  # noqa: E402 - takes seconds
 
 status = main(sys.argv[1:])
 with contextlib.suppress(OSError):  # a full disk changes nothing about how it ended

@@ -7,6 +7,7 @@ it prints lands in `worker.log`; what it reports goes through `RunWriter`.
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -25,6 +26,7 @@ from lmplay.train.config import TrainConfig
 from lmplay.train.control import Control
 from lmplay.train.course import Course, Stage
 from lmplay.train.device import check_precision, choose_device
+from lmplay.train.early_signals import remembered
 from lmplay.train.keep.checkpoint import (
     FoundCheckpoint,
     clear_remainders,
@@ -55,6 +57,7 @@ def work(folder: Path) -> int:
         return _follow(folder, run, given)
     with RunWriter(folder) as writer, writer.heartbeat():
         try:
+            _heed(remembered())
             request = RunRequest.model_validate(run["request"])
             place = given or Place(rank=0, size=request.nproc, local_rank=0, local_size=request.nproc)
             share_cores(place)
@@ -101,6 +104,7 @@ def _follow(folder: Path, run: dict[str, Any], place: Place) -> int:
     print_into_log(folder, place.rank)
     share_cores(place)
     try:
+        _heed(remembered())
         request = RunRequest.model_validate(run["request"])
         device = choose_device(request.device, place)
         with joined(place, device, shard=request.shard) as world:
@@ -115,6 +119,11 @@ def _follow(folder: Path, run: dict[str, Any], place: Place) -> int:
     except Exception as error:  # noqa: BLE001 - as above
         traceback.print_exc()
         return error.exit_status if isinstance(error, LMPlayError) else 1
+
+
+def _heed(asked: signal.Signals | None) -> None:
+    if asked is not None:
+        raise StopTraining(asked.name, exit_status=128 + asked, alone=True)
 
 
 def _end(writer: RunWriter, state: str, exit_status: int, **fields: Any) -> int:

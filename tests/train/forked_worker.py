@@ -61,6 +61,14 @@ def inflate(rows: list[list[int]]) -> None:
     poison(rows, factor=1000.0)
 
 
+def signalled_early(number: int) -> None:
+    """As if the signal had come while the worker imported torch."""
+    from lmplay.train.early_signals import remember
+
+    remember()
+    os.kill(os.getpid(), number)
+
+
 def slow_validation(seconds: float) -> None:
     """Every piece of the validation text takes its time."""
     from lmplay.train.update.objective import Objective

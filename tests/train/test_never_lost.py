@@ -248,6 +248,13 @@ def test_a_signal_saves_and_has_an_exit_status_of_its_own(number: int, new_run: 
     assert max(rows(run)) == max(checkpoint_steps(run / "checkpoints"))
 
 
+def test_a_signal_during_the_imports_ends_the_run_in_an_orderly_way(new_run: NewRun, workers: Any) -> None:
+    run = new_run("early", sets=QUICK)
+    assert workers.run(run, signalled_early=int(signal.SIGTERM)) == 128 + signal.SIGTERM
+    status = read_status(run)
+    assert (status.state, status.reason) == ("stopped", "SIGTERM")
+
+
 def test_a_run_that_is_deleted_while_it_trains_ends_and_stays_deleted(new_run: NewRun, workers: Any) -> None:
     run = new_run("deleted", sets=QUICK)
     worker = workers.start(run, slow_step=0.05)
