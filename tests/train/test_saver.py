@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lmplay.train.keep import saver
-from lmplay.train.keep.checkpoint import About, Content, load_weights
+from lmplay.train.keep import checkpoint, saver
+from lmplay.train.keep.checkpoint import About, Content, load_weights, write_checkpoint
 from lmplay.train.keep.saver import BackgroundSaver
 
 
@@ -46,3 +47,18 @@ def test_where_a_snapshot_takes_too_much_memory_the_training_waits_and_nothing_i
     background.save(content(1, weight))
     assert [what.weights["weight"].data_ptr() for what in written] == [weight.data_ptr()]
     assert torch.equal(load_weights(tmp_path / "1")["weight"], weight)
+
+
+def test_every_name_that_leads_to_a_checkpoint_is_synced_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may otherwise keep the files and lose the folders' entries for them."""
+    synced: list[str] = []
+    monkeypatch.setattr(checkpoint, "sync_folder", lambda folder: synced.append(folder.name))
+    (shards := tmp_path / "gathered").mkdir()
+    (shards / "part").write_bytes(b"1")
+    write_checkpoint(tmp_path / "checkpoints", dataclasses.replace(content(1, torch.ones(1)), shards=shards))
+    before, *_, last = synced
+    assert (before, last) == (tmp_path.name, "checkpoints")
+    assert "shards" in synced
+    assert len(synced) == 4  # and the checkpoint's own folder, before it gets its name

@@ -65,7 +65,9 @@ def write_checkpoint(checkpoints: Path, content: Content) -> Path:
     """Write `checkpoints/<step>` in one step; a crash at any moment leaves the old ones and at most a hidden
     remainder. The run's folder must be there: one that was deleted is not made anew.
     """
-    checkpoints.mkdir(exist_ok=True)
+    if not checkpoints.is_dir():
+        checkpoints.mkdir()
+        sync_folder(checkpoints.parent)
     step = content.about.step
     folder = checkpoints / str(step)
     temporary = checkpoints / f".{step}.{os.getpid()}.tmp"
@@ -85,7 +87,8 @@ def write_checkpoint(checkpoints: Path, content: Content) -> Path:
         for path in (*files, temporary / ABOUT):
             with path.open("rb") as handle:
                 os.fsync(handle.fileno())
-        sync_folder(temporary)
+        for inner in {path.parent for path in (*files, temporary / ABOUT)}:  # names are to last, too
+            sync_folder(inner)
         _move_into_place(temporary, folder)
         if content.shards is not None:
             shutil.rmtree(content.shards, ignore_errors=True)
