@@ -5,7 +5,8 @@ One update a mini-batch, float32, the same model and the same text for all:
 - transformers: `GPT2LMHeadModel` as it comes, packed rows, `torch.optim.AdamW` as it comes;
 - plain: one document a row, padded to the longest; attention, logits and loss written out; the predictions decoded
   for their accuracy at each step; `torch.optim.AdamW` as it comes;
-- lmplay: the step that `lmplay run` makes, the same with all logits at once, and with compiled blocks (`--compile`).
+- lmplay: the step that `lmplay run` makes, the same with all logits at once, with compiled blocks (`--compile`), and
+  without huge pages (`--small-pages`).
 
 Tokens are targets that count. All alternatives of a table, each a process of its own, make steps in turn, and ratios
 are taken within a round. The peak is the speed of square matrix products over a second; a step's share is taken of what
@@ -86,6 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cpu-time", action="store_true", help="one thread, and its seconds on the processor")
     parser.add_argument("--peers", nargs="*", default=["transformers", "plain"], help="what to hold lmplay against")
     parser.add_argument("--compile", action="store_true", help="also with compiled blocks: a minute more")
+    parser.add_argument("--small-pages", action="store_true", help="also with memory in pages of 4 KiB")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1 if options.cpu_time else options.threads)
@@ -96,7 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
         if options.serve:
             serve(shape, options.serve, clock)
             return
-        names = [*options.peers, "lmplay", "lmplay, all logits"] + ["lmplay, compiled"] * options.compile
+        names = [*options.peers, "lmplay", "lmplay, all logits"]
+        names += ["lmplay, compiled"] * options.compile + ["lmplay, small pages"] * options.small_pages
         show_shape(shape, names, options, clock)
     keep_freed_memory(CPU)
     show_tiny(options.rounds, clock)
@@ -113,8 +116,11 @@ class Alternative:
         command += ["--sizes", f"{shape.length}x{shape.rows}", "--threads", str(options.threads)]
         command += [] if shape.dropout is None else ["--dropout", str(shape.dropout)]
         command += ["--cpu-time"] * options.cpu_time
-        # As a run's worker is started.
-        environment = with_huge_pages(os.environ) if name.startswith("lmplay") else None
+        environment = dict(os.environ)
+        if name == "lmplay, small pages":
+            environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=0"
+        elif name.startswith("lmplay"):
+            environment = with_huge_pages(environment)  # as a run's worker is started
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -176,9 +182,15 @@ def show_shape(shape: Shape, names: list[str], options: argparse.Namespace, cloc
             ratios = [speed / other for speed, other in zip(own, alternatives[peer].speeds[1:], strict=True)]
             row += f"  {statistics.median(ratios):5.2f}x {peer} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(row, flush=True)
-    ours, whole = alternatives["lmplay"], alternatives["lmplay, all logits"]
-    ratio = statistics.median(own / other for own, other in zip(ours.speeds[1:], whole.speeds[1:], strict=True))
-    print(f"lmplay: {ours.memory / whole.memory:.2f}x of the memory of all logits at once, {ratio:.2f}x of the speed")
+    ours = alternatives["lmplay"]
+    for name in names:
+        if name.startswith("lmplay, "):
+            other = alternatives[name]
+            ratios = [own / theirs for own, theirs in zip(ours.speeds[1:], other.speeds[1:], strict=True)]
+            print(
+                f"lmplay to {name!r}: {ours.memory / other.memory:.2f}x of the memory, "
+                f"{statistics.median(ratios):.3f}x of the speed ({min(ratios):.3f} to {max(ratios):.3f})"
+            )
     peaks = [peak for alternative in alternatives.values() for peak in alternative.peaks]
     lowest, median, highest = (figure / 1e9 for figure in (min(peaks), statistics.median(peaks), max(peaks)))
     print(f"the peak: {median:.0f} GFLOP/s in square matrix products ({lowest:.0f} to {highest:.0f})")
@@ -348,6 +360,7 @@ STEPS: dict[str, Callable[[Shape], Step]] = {
     "plain": plain_step,
     "lmplay": lmplay_step,
     "lmplay, all logits": lambda shape: lmplay_step(shape, loss="plain"),
+    "lmplay, small pages": lmplay_step,
     "lmplay, compiled": lambda shape: lmplay_step(shape, compiled=True),
 }
 
