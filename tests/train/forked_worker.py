@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import signal
 import sys
@@ -82,12 +83,15 @@ def slow_validation(seconds: float) -> None:
     Objective._evaluate = slow  # type: ignore[method-assign]
 
 
-def slow_save(seconds: float) -> None:
-    """The disk takes its time."""
+def save_takes_until_step(number: int) -> None:
+    """The disk takes until that step has been logged, a minute at most."""
     really_save = torch.save
+    logged = re.compile(rf'"step": ?{number}\b')
 
     def save(content: Any, path: Path) -> None:
-        time.sleep(seconds)
+        end = time.monotonic() + 60
+        while not logged.search((path.parents[2] / "metrics.jsonl").read_text()) and time.monotonic() < end:
+            time.sleep(0.01)
         really_save(content, path)
 
     checkpoint.torch.save = save  # type: ignore[assignment]

@@ -123,7 +123,7 @@ def test_a_checkpoint_that_was_being_replaced_when_the_power_went_gets_its_name_
 
 def test_a_slow_disk_does_not_hold_the_step(new_run: NewRun, workers: Any) -> None:
     run = new_run("slow", sets=(*QUICK, "train.save_interval=16"))
-    assert workers.run(run, slow_save=1.0) == 0
+    assert workers.run(run, save_takes_until_step=7) == 0
     saved = events(run, "saved")
     assert [event["step"] for event in saved] == [4, 8, 10]
     made = rows(run)
