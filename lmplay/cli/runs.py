@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -92,10 +93,7 @@ def list_(
     json: bool = typer.Option(False, "--json", help="One JSON list on standard output."),
 ) -> None:
     """List the runs under $LMPLAY_RUNS (or ./runs), newest first."""
-    for word in query or ():
-        if word.startswith("--"):
-            hint = did_you_mean(word[2:], _OPTIONS).replace("mean ", "mean --")
-            raise WrongUsageError(f"no such option: {word}{hint}")
+    _refuse_options(query or (), _OPTIONS)
     runs = summarize_all(archived=archived)
     chosen = select(runs, " ".join(query or ()))
     if sort is not None:
@@ -141,13 +139,21 @@ def rename(
 @app.command("tag", context_settings=_TERMS)
 def tag(
     run: str = typer.Argument(help="Run by name, beginning of the name, path, or `last`."),
-    tags: list[str] = typer.Argument(help="Tags to add; -TAG removes one."),
+    tags: list[str] | None = typer.Argument(
+        None, metavar="[TAG|-TAG]...", help="Tags to add; -TAG removes one. Without any, those that it has are shown."
+    ),
+    json: bool = typer.Option(False, "--json", help="One JSON object on standard output: run, path, tags."),
 ) -> None:
     """Add tags to a run, or remove them: lmplay runs tag last good -old."""
+    _refuse_options(tags or (), ("json", "help"), "; a tag is removed with one minus: -old")
     path = resolve_run(run)
-    added = [one for one in tags if not one.startswith("-")]
-    labels = change_labels(path, add=added, remove=[one[1:] for one in tags if one.startswith("-")])
-    typer.echo(f"{path.name}: {', '.join(labels.tags) or 'no tags'}")
+    added = [one for one in tags or () if not one.startswith("-")]
+    removed = [one[1:] for one in tags or () if one.startswith("-")]
+    labels = change_labels(path, add=added, remove=removed) if tags else read_labels(path)
+    if json:
+        typer.echo(to_json({"run": path.name, "path": str(path), "tags": list(labels.tags)}))
+    else:
+        typer.echo(f"{path.name}: {', '.join(labels.tags) or 'no tags'}")
 
 
 @app.command("note")
@@ -207,6 +213,14 @@ def delete(
     for path in paths:
         delete_run(path)
         typer.echo(f"{path.name} is deleted")
+
+
+def _refuse_options(words: Sequence[str], options: Sequence[str], otherwise: str = "") -> None:
+    """Among terms that may begin with a minus: what was meant as one of `options`. `otherwise` ends the complaint."""
+    for word in words:
+        if word.startswith("--"):
+            hint = did_you_mean(word[2:], options).replace("mean ", "mean --")
+            raise WrongUsageError(f"no such option: {word}{hint or otherwise}")
 
 
 def _refuse_live(path: Any) -> None:

@@ -180,6 +180,10 @@ def test_diff_shows_settings_that_differ_and_no_others(here: Here) -> None:
 def test_labels_names_and_the_archive(runs: Path, here: Here) -> None:
     assert here("runs", "tag", "good", "keep", "wide").output.strip() == "good: keep, wide"
     assert here("runs", "tag", "good", "-wide").output.strip() == "good: keep"
+    assert json.loads(here("runs", "tag", "good", "--json").output)["tags"] == ["keep"]  # no tag to take away
+    refused = here("runs", "tag", "good", "--keep")
+    assert refused.status == 2
+    assert "removed with one minus" in refused.errors
     here("runs", "note", "good", "look", "again")
     assert here("runs", "note", "good").output.strip() == "look again"
     assert read_labels(runs / "good").note == "look again"
