@@ -19,7 +19,6 @@ from lmplay.runs import RunFollower, Update, read_run_file, read_status
 from lmplay.utils.figures import format_bytes, format_count, format_loss, format_seconds, sparkline
 
 PLAIN_SECONDS = 10.0
-_RATE_SECONDS = 60.0
 _STATE_STYLES = {"running": "green", "done": "green", "failed": "red", "lost": "red", "paused": "yellow"}
 
 
@@ -29,7 +28,6 @@ class RunView:
     def __init__(self, path: Path, follower: RunFollower) -> None:
         self.path = path
         self._follower = follower
-        self._clock = time.monotonic
         self.experiment = str(read_run_file(path).get("experiment", ""))
         self.train: dict[str, Any] = {}
         self.validation: dict[str, Any] = {}
@@ -38,9 +36,6 @@ class RunView:
         self.note = ""
         """The newest thing worth a line: saved, resumed, a warning."""
         self.losses: deque[float] = deque(maxlen=2048)
-        self._progress: deque[tuple[float, float]] = (
-            deque()
-        )  # (clock, samples or steps), for the rate of the last minute
         self.last_plain = -math.inf
         self.status = read_status(path)
 
@@ -62,7 +57,6 @@ class RunView:
             self.note = describe_event(row) or self.note
         if update.system:
             self.machine = update.system[-1]
-        self._measure()
         return update
 
     @property
@@ -73,12 +67,8 @@ class RunView:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the rate of the last minute; None while that isn't known."""
-        done, total = self._position()
-        if not total or len(self._progress) < 2 or not self.status.active:
-            return None
-        (first_time, first), (last_time, last) = self._progress[0], self._progress[-1]
-        return (total - done) * (last_time - first_time) / (last - first) if last > first else None
+        """As the worker reckons it."""
+        return self.status.seconds_left
 
     def figure(self, name: str) -> float | None:
         """The newest value of a training figure: from the rows, else from the status."""
@@ -123,16 +113,6 @@ class RunView:
                 done = self.status.step if unit == "steps" else getattr(self.status, unit)
                 return float(self.figure("step" if unit == "steps" else unit) or done), float(total)
         return 0.0, 0.0
-
-    def _measure(self) -> None:
-        done, total = self._position()
-        if not total or self.status.state != "running":
-            self._progress.clear()
-            return
-        now = self._clock()
-        self._progress.append((now, done))
-        while now - self._progress[0][0] > _RATE_SECONDS:
-            self._progress.popleft()
 
 
 def describe_event(row: dict[str, Any]) -> str:

@@ -65,6 +65,12 @@ class Status:
         """A worker holds the run."""
         return self.state in ACTIVE
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the run is done, validations and checkpoints included, as its worker reckons; None without a worker."""
+        left = _number(self.fields.get("eta_seconds"))
+        return left if self.active else None
+
 
 def read_status(path: Path) -> Status:
     """The status of the run in `path`; `LMPlayError` in one line when the folder holds no readable run."""

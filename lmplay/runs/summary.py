@@ -66,8 +66,7 @@ class RunSummary:
 
     @property
     def seconds_left(self) -> float | None:
-        value = self.status.fields.get("eta_seconds")
-        return float(value) if self.status.active and isinstance(value, int | float) else None
+        return self.status.seconds_left
 
     def as_json(self) -> dict[str, Any]:
         """The machine-readable row of `lmplay runs --json`."""

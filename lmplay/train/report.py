@@ -19,6 +19,7 @@ from lmplay.train.feed import DeviceBatch
 from lmplay.train.guard import StepGuard
 from lmplay.train.keep.disk import Log
 from lmplay.train.parallel.world import World
+from lmplay.train.time_left import TimeLeft
 from lmplay.train.update.diagnostics import NOISE, SIGNAL, noise_scale
 from lmplay.train.update.step import StepResult
 from lmplay.train.validate import Validation
@@ -50,6 +51,7 @@ class Report:
         self._float = torch.float32 if device.type == "mps" else torch.float64
         self.seconds_per_step = 0.0
         """Of the newest steps."""
+        self._time_left = TimeLeft()
         self._unread: list[_Unread] = []
         self._began = time.perf_counter()
         self._status_written = 0.0
@@ -96,6 +98,7 @@ class Report:
 
     def _row(self, step: _Unread, figures: dict[str, float]) -> dict[str, Any]:
         seconds = self.seconds_per_step
+        self._time_left.step_took(seconds, stage=self._course.index)
         for counter in (self._course.progress, self._course.stage_progress):
             counter.seconds += seconds
         self._course.stage_progress.loss = figures["loss"]
@@ -144,15 +147,16 @@ class Report:
     def activity(self, name: str) -> Iterator[None]:
         """What the status says beside `running` while something else than a step takes the time."""
         self._log.status(activity=name, **self.position())
+        began = time.perf_counter()
         try:
             yield
         finally:
+            self._time_left.activity_took(name, time.perf_counter() - began)
             self._log.status(activity=None)
 
     def position(self) -> Mapping[str, Any]:
         """How far the run is, for `status.json`."""
         progress, total = self._course.progress, self._course.total_steps()
-        eta = progress.seconds / progress.step * max(0, total - progress.step) if progress.step else None
         return {
             "stage": self._course.stage.name,
             "stage_index": self._course.index,
@@ -162,5 +166,5 @@ class Report:
             "samples": progress.samples,
             "tokens": progress.tokens,
             "by_stage": [asdict(stage) for stage in progress.stages],
-            "eta_seconds": eta,
+            "eta_seconds": self._time_left.seconds(self._course),
         }
