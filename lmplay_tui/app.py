@@ -20,6 +20,7 @@ from textual.binding import Binding
 from lmplay.utils.errors import LMPlayError, WrongUsageError
 from lmplay_tui.actions import bindings_for
 from lmplay_tui.ascii_only import AsciiOnly
+from lmplay_tui.in_order import KeysInOrder
 from lmplay_tui.keymap import read_keymap
 from lmplay_tui.modes import MODES
 from lmplay_tui.options import Options, parse_options
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 _STILL_TICKS = 6
 
 
-class Workbench(Outside, inherit_bindings=False):
+class Workbench(Outside, KeysInOrder, inherit_bindings=False):
     """The frame. Screens find here: options, state, services, and the newest snapshot of the runs."""
 
     TITLE = "lmplay"

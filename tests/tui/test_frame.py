@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 
 import pytest
-from textual import events
 from textual.color import Color
 from textual.notifications import Notification
 from textual.pilot import Pilot
@@ -28,9 +27,8 @@ from lmplay_tui.pace import Pace
 from lmplay_tui.state import State
 from lmplay_tui.theme import DARK, LIGHT, NUM_SERIES, Palette, series_ink
 from lmplay_tui.widgets.bars import KeyBar
-from lmplay_tui.widgets.fields import Field
 from lmplay_tui.widgets.pane import Pane
-from tests.tui.support import FakeCommands, drive, make_app, plant_run, text_of, until, until_text
+from tests.tui.support import drive, make_app, plant_run, text_of, until, until_text
 
 
 def test_every_action_has_a_name_a_help_and_keys_that_terminals_pass_on() -> None:
@@ -295,27 +293,6 @@ def test_a_dialog_that_is_asked_for_by_one_that_goes_ends_nothing(tmp_path: Path
         assert app.is_running
 
     drive(make_app(tmp_path), do)
-
-
-def test_what_is_typed_right_after_tab_goes_to_the_next_field(tmp_path: Path) -> None:
-    plan = {"stages": [], "datasets": []}
-    commands = FakeCommands({"settings": [], "plans": lambda *arguments: plan if "show" in arguments else []})
-
-    async def do(pilot: Pilot[None], app: Workbench) -> None:
-        await until_text(pilot, "gpt2ish_med")
-        await pilot.press("l")
-        await until_text(pilot, "overrides")
-        field = app.screen.query_one("#field-seed", Field)
-        field.focus()
-        await pilot.pause()
-        # Without waiting in between, as keys come in from a slow line.
-        for key, character in (("tab", None), ("x", "x"), ("y", "y")):
-            app.post_message(events.Key(key, character))
-        name = app.screen.query_one("#field-name", Field)
-        await until(pilot, lambda: name.value == "xy", what="the text in the next field")
-        assert field.value == ""
-
-    drive(make_app(tmp_path, commands=commands), do)
 
 
 def test_closed_dialogs_are_let_go(tmp_path: Path) -> None:
