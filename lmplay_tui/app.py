@@ -24,7 +24,6 @@ from lmplay_tui.in_order import KeysInOrder
 from lmplay_tui.keymap import read_keymap
 from lmplay_tui.modes import MODES
 from lmplay_tui.options import Options, parse_options
-from lmplay_tui.outside import Outside
 from lmplay_tui.pace import Pace
 from lmplay_tui.services.commands import Commands
 from lmplay_tui.services.experiments import ExperimentIndex
@@ -32,6 +31,7 @@ from lmplay_tui.services.memory import TIDY_SECONDS, forget_drawings, share_one_
 from lmplay_tui.services.terminal import go_with_terminal
 from lmplay_tui.state import State, config_file, state_folder
 from lmplay_tui.theme import OWN_THEMES
+from lmplay_tui.wayfinding import Wayfinding
 
 if TYPE_CHECKING:
     from textual.await_complete import AwaitComplete
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from textual.dom import DOMNode
     from textual.filter import LineFilter
 
-    from lmplay.runs import RunSummary
     from lmplay_tui.screens.base import WorkbenchScreen
     from lmplay_tui.services.preparation import Preparations
     from lmplay_tui.services.requests import Requests
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
 _STILL_TICKS = 6
 
 
-class Workbench(Outside, KeysInOrder, inherit_bindings=False):
+class Workbench(Wayfinding, KeysInOrder, inherit_bindings=False):
     """The frame. Screens find here: options, state, services, and the newest snapshot of the runs."""
 
     TITLE = "lmplay"
@@ -248,73 +247,6 @@ class Workbench(Outside, KeysInOrder, inherit_bindings=False):
         return closed
 
     # ---- what holds everywhere --------------------------------------------------------------------------------------
-
-    def action_show(self, mode: str) -> None:
-        """Go to a screen; the launch form is a dialog over the one that is shown."""
-        if mode == "launch":
-            self.open_launch()
-            return
-        while len(self.screen_stack) > 1:
-            self.pop_screen()
-        self.state.set("mode", mode)
-        if mode == self.current_mode:
-            self.look_now()  # another screen does so when it comes into sight
-        self.switch_mode(mode)
-
-    def show_run(self, name: str) -> None:
-        """Go to one run."""
-        self.marks.set("shown", name)
-        self.action_show("run")
-
-    def toggle_mark(self, name: str) -> bool:
-        """Mark a run for the comparison, or take the mark away; True when it is marked now."""
-        marked = [str(one) for one in self.marks.get("marked", [])]
-        if name in marked:
-            marked.remove(name)
-        else:
-            marked.append(name)
-        self.marks.set("marked", marked)
-        self.notify(f"{name} is {'marked' if name in marked else 'no longer marked'} for comparing", timeout=2)
-        return name in marked
-
-    def open_chat(self, name: str) -> None:
-        """Talk to the newest checkpoint of a run."""
-        self.marks.set("chat", name)
-        self.action_show("chat")
-
-    def show_experiment(self, name: str) -> None:
-        """Go to one experiment."""
-        self.state.set("experiments.cursor", name)
-        self.action_show("experiments")
-
-    def open_launch(self, *, experiment: str = "", plan: str = "", like: RunSummary | None = None) -> None:
-        """The form that sets up a run; with `like`, filled in as that run was."""
-        if self.options.readonly:
-            self.notify("Started with --readonly: nothing can be launched.", severity="warning")
-        else:
-            self.run_worker(self._launch(experiment, plan, like), group="launch", exclusive=True)
-
-    async def _launch(self, experiment: str, plan: str, like: RunSummary | None) -> None:
-        from lmplay.runs import read_run_file
-        from lmplay_tui.dialogs.launch import LaunchScreen
-        from lmplay_tui.dialogs.launch_form import values_like
-
-        kept = {str(key): str(value) for key, value in self.state.get("launch", {}).items()}
-        values = {"plan": kept.get("plan") or "quickstart", "device": "auto"}
-        if like is not None:
-            try:
-                values = values_like(await asyncio.to_thread(read_run_file, like.path))
-            except LMPlayError as error:
-                self.notify(str(error), severity="error")
-                return
-        elif not experiment or experiment == kept.get("experiment"):
-            values = kept or values
-        if experiment or not values.get("experiment"):
-            values["experiment"] = experiment or self.state.get("experiments.cursor", "")
-        name = await self.push_screen_wait(LaunchScreen({**values, **({"plan": plan} if plan else {})}))
-        if name:
-            self.show_run(name)
-            self.look_now()
 
     def action_theme(self) -> None:
         names = sorted(self.available_themes)

@@ -47,6 +47,13 @@ def read_labels(path: Path) -> Labels:
     )
 
 
+def check_tag(tag: str) -> str:
+    """`tag` itself when it can be one; `WrongUsageError` when a filter could not name it."""
+    if not _TAG.fullmatch(tag):
+        raise WrongUsageError(f"{tag!r} can't be a tag: up to 60 characters without blanks, commas, colons and quotes")
+    return tag
+
+
 def change_labels(
     path: Path,
     *,
@@ -57,10 +64,7 @@ def change_labels(
 ) -> Labels:
     """Add and remove tags, replace the note or group; two people doing so at once both succeed. Returns the labels."""
     for tag in add:
-        if not _TAG.fullmatch(tag):
-            raise WrongUsageError(
-                f"{tag!r} can't be a tag: up to 60 characters without blanks, commas, colons and quotes"
-            )
+        check_tag(tag)
     try:
         with FileLock(path / f".{LABELS}.lock", timeout=10):
             old = read_labels(path)
@@ -85,9 +89,7 @@ def rename_run(path: Path, name: str) -> Path:
 
 def archive_run(path: Path) -> Path:
     """Take the run out of the list without touching it: into `.archive` beside it."""
-    folder = path.parent / ARCHIVE
-    folder.mkdir(exist_ok=True)
-    return _move(path, folder / path.name)
+    return _move(path, path.parent / ARCHIVE / path.name)
 
 
 def restore_run(path: Path) -> Path:
@@ -110,6 +112,7 @@ def _move(path: Path, target: Path) -> Path:
     try:
         if target.exists():
             raise WrongUsageError(f"there is a run named {target.name} in {target.parent} already")
+        target.parent.mkdir(exist_ok=True)
         path.rename(target)
     except OSError as error:
         raise LMPlayError(f"the run {path.name} can't be moved to {target}: {error.strerror}") from error

@@ -63,16 +63,21 @@ def check_run_name(name: str) -> str:
     return name
 
 
+def free_path(root: Path, name: str) -> Path:
+    """Where a run of that name would be; `WrongUsageError` when none can have it, or one has it."""
+    path = root / check_run_name(name)
+    if path.exists():
+        raise WrongUsageError(f"there is a run named {name} already: choose another name ({root})")
+    return path
+
+
 def create_run(experiment: str, *, name: str | None = None, root: Path | None = None, **asked: Any) -> Path:
     """Make the folder of a new run with `run.json` and a status of `queued`; returns its path.
 
     `asked` is what goes into `run.json` beside the experiment: overrides, plan, config, seed, git state, versions,
     host, command line. Raises `WrongUsageError` when the name is taken.
     """
-    path = (root or runs_root()) / (check_run_name(name) if name else new_run_name(experiment))
-    taken = WrongUsageError(f"there is a run named {path.name} in {path.parent} already: choose another --name")
-    if path.exists():
-        raise taken
+    path = free_path(root or runs_root(), name or new_run_name(experiment))
     # Made under a hidden name and renamed, so that nobody meets a run of which half is there.
     new = path.with_name(f".new-{path.name}-{secrets.token_hex(4)}")
     try:
@@ -85,7 +90,7 @@ def create_run(experiment: str, *, name: str | None = None, root: Path | None = 
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise taken from None
+            free_path(path.parent, path.name)  # someone else took the name in between: says so
         raise LMPlayError(f"the run {path.name} can't be made in {path.parent}: {error.strerror}") from error
     return path
 

@@ -9,6 +9,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 
+from lmplay.utils.errors import LMPlayError
 from lmplay_tui.actions import bindings_for
 from lmplay_tui.dialogs.modal import Modal
 from lmplay_tui.lines import Line, line, wrapped
@@ -119,6 +120,15 @@ class TextDialog(Dialog):
             self._complaint.show(wrapped(problem, _WIDTH, "bad"))
             return
         self.dismiss(value)
+
+
+def complaint_of(check: Callable[[], object]) -> str:
+    """What `check` raises against what is typed, in one line; nothing where it finds no fault."""
+    try:
+        check()
+    except LMPlayError as error:
+        return str(error)
+    return ""
 
 
 class TypedConfirmation(TextDialog):

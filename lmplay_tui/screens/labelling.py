@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from lmplay.runs import RunSummary
-from lmplay.runs.labels import archive_run, change_labels, delete_run, rename_run
+from lmplay.runs.labels import archive_run, change_labels, check_tag, delete_run, rename_run
+from lmplay.runs.layout import free_path
 from lmplay.utils.errors import LMPlayError
-from lmplay_tui.dialogs.asking import Question, TextDialog, TypedConfirmation
+from lmplay_tui.dialogs.asking import Question, TextDialog, TypedConfirmation, complaint_of
 from lmplay_tui.screens.steering import SteeringScreen
 
 
@@ -16,7 +17,7 @@ class LabellingScreen(SteeringScreen):
     """A screen on which the run that is steered can also be labelled and put away."""
 
     def renamed(self, name: str) -> None:
-        """The run has another name now."""
+        """The run that is steered has another name now."""
 
     def action_tag(self) -> None:
         self._edit(self._tag)
@@ -50,16 +51,16 @@ class LabellingScreen(SteeringScreen):
     async def _tag(self, run: RunSummary) -> None:
         text = "Tags, separated by blanks; one with a minus before it is taken away."
         shown = " ".join(run.labels.tags)
-        typed = await self.app.push_screen_wait(TextDialog(f"Tags of {run.name}", text, value=shown))
-        if typed is None:
-            return
-        words = typed.split()
-        add = [word for word in words if not word.startswith("-")]
-        # What was there and was wiped out of the line goes too.
-        remove = [word[1:] for word in words if word.startswith("-")] + [
-            tag for tag in run.labels.tags if tag not in add
-        ]
-        await asyncio.to_thread(change_labels, run.path, add=add, remove=remove)
+        dialog = TextDialog(
+            f"Tags of {run.name}",
+            text,
+            value=shown,
+            problem=lambda typed: complaint_of(lambda: [check_tag(tag) for tag in _tags(typed, run)[0]]),
+        )
+        typed = await self.app.push_screen_wait(dialog)
+        if typed is not None:
+            add, remove = _tags(typed, run)
+            await asyncio.to_thread(change_labels, run.path, add=add, remove=remove)
 
     async def _note(self, run: RunSummary) -> None:
         typed = await self.app.push_screen_wait(TextDialog(f"Note to {run.name}", value=run.labels.note))
@@ -67,9 +68,13 @@ class LabellingScreen(SteeringScreen):
             await asyncio.to_thread(change_labels, run.path, note=typed)
 
     async def _rename(self, run: RunSummary) -> None:
-        typed = await self.app.push_screen_wait(TextDialog(f"Rename {run.name}", value=run.name))
+        def problem(typed: str) -> str:
+            return "" if typed in ("", run.name) else complaint_of(lambda: free_path(run.path.parent, typed))
+
+        typed = await self.app.push_screen_wait(TextDialog(f"Rename {run.name}", value=run.name, problem=problem))
         if typed and typed != run.name:
             await asyncio.to_thread(rename_run, run.path, typed)
+            self.workbench.run_renamed(run.name, typed)
             self.renamed(typed)
 
     async def _archive(self, run: RunSummary) -> None:
@@ -82,3 +87,13 @@ class LabellingScreen(SteeringScreen):
         if await self.app.push_screen_wait(TypedConfirmation("Delete the run?", text, run.name)):
             await asyncio.to_thread(delete_run, run.path)
             self.notify(f"{run.name} is deleted", timeout=3)
+
+
+def _tags(typed: str, run: RunSummary) -> tuple[list[str], list[str]]:
+    """(tags to add, tags to take away): what was there and was wiped out of the line goes too."""
+    words = typed.split()
+    add = [word for word in words if not word.startswith("-")]
+    return add, [
+        *(word[1:] for word in words if word.startswith("-")),
+        *(tag for tag in run.labels.tags if tag not in add),
+    ]
