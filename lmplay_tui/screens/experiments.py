@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 
 from lmplay_tui.actions import bindings_for
-from lmplay_tui.screens.base import WorkbenchScreen
+from lmplay_tui.screens.checking import CheckingScreen
 from lmplay_tui.services.commands import CommandError
 from lmplay_tui.services.experiments import USUAL_ROWS, Experiment
 from lmplay_tui.views.experiments import (
@@ -35,12 +33,22 @@ _PATIENCE = 0.25
 """Seconds the cursor rests on an experiment before a process is started to describe it."""
 
 
-def _list_width(width: int) -> int:
-    """Names and sizes are always seen; beyond what the detail takes, the list has the room for its descriptions."""
-    return max(33, min(150, width - 65))
+_LARGE = (160, 40)
+"""Columns and rows from which on the list stands above, and below it what it is made of beside the other views."""
+_DESCRIBED = 61
+"""Columns of the list from which on descriptions have room."""
 
 
-class ExperimentsScreen(WorkbenchScreen):
+def _large(width: int, height: int) -> bool:
+    return width >= _LARGE[0] and height >= _LARGE[1]
+
+
+def _layout(large: bool) -> str:
+    """Under which name the place of the border is kept."""
+    return "layout.experiments_above" if large else "layout.experiments"
+
+
+class ExperimentsScreen(CheckingScreen):
     MODE = "experiments"
     HELP = (
         "All experiments: those of lmplay, of installed packages and of $LMPLAY_EXPERIMENTS. The pane beside tells "
@@ -50,18 +58,15 @@ class ExperimentsScreen(WorkbenchScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._results: dict[str, dict[str, Mapping[str, Any]]] = {}
-        self._gradients: dict[str, list[Mapping[str, Any]]] = {}
         self._problems: dict[str, str] = {}
-        self._checking: str | None = None
-        self._asked: str | None = None
-        self._depth, self._rows, self._by_size, self._tiny = 3, USUAL_ROWS, False, True
+        self._depth, self._rows, self._by_size = 3, USUAL_ROWS, False
 
     def compose_body(self) -> ComposeResult:
         self.names = Grid(LIST_COLUMNS, empty="looking for experiments...", id="experiments")
         self.words = FilterField(placeholder="part of a name, family or description", id="filter")
         self.overview = TextView(id="overview", focusable=True)
         self.layer_grid = Grid(LAYER_COLUMNS, empty="not known yet", id="layers")
+        self.layers_beside = Grid(LAYER_COLUMNS, empty="not known yet", id="layers-beside")
         self.check_grid = Grid(CHECK_COLUMNS, id="checks")
         self.gradient_grid = Grid(GRADIENT_COLUMNS, id="gradients")
         self.views = Views(
@@ -74,13 +79,39 @@ class ExperimentsScreen(WorkbenchScreen):
             id="detail",
         )
         self.detail = Pane(self.views, title="", id="detail-pane")
-        yield Split(
+        self.beside = Pane(self.layers_beside, title="Layers", id="layers-pane")
+        state = self.workbench.state
+        self.lower = Split(
+            self.detail, self.beside, share=state.get("layout.experiments_layers", 0.0) or None, id="lower"
+        )
+        self.split = Split(
             Pane(self.words, self.names, title="Experiments", id="list-pane"),
-            self.detail,
-            share=self.workbench.state.get("layout.experiments", 0.0) or None,
-            usual=_list_width,
+            self.lower,
+            share=None,
+            usual=self._list_room,
+            least=6,
             id="split",
         )
+        yield self.split
+
+    def _list_room(self, room: int) -> int:
+        """Above the rest, rows for all; beside it names and sizes are always seen, and descriptions where they fit."""
+        if self.split.vertical:
+            return min(room * 45 // 100, max(10, len(self.workbench.index.now.experiments) + 3))
+        return min(150, room - 65) if room - 65 >= _DESCRIBED else 33
+
+    @property
+    def is_large(self) -> bool:
+        return self.split.vertical
+
+    def on_resize(self, event: events.Resize) -> None:
+        super().on_resize(event)
+        large = _large(*event.size)
+        self.split.turn(vertical=large, share=self.workbench.state.get(_layout(large), 0.0) or None)
+        self.lower.set_alone(not large)
+        self.beside.display = large
+        self.views.hide("layers", hidden=large)
+        self.show_detail()
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -115,6 +146,8 @@ class ExperimentsScreen(WorkbenchScreen):
             "no experiment matches the filter; escape clears it" if self.words.value else "looking for experiments..."
         )
         self.names.show(rows, empty=empty)
+        if self.is_large:
+            self.split.fit()  # rows for all, which may have become more
         pane = self.query_one("#list-pane", Pane)
         pane.entitle(subtitle=f"{len(rows)} of {len(index.now.experiments)}" if self.words.value else f"{len(rows)}")
 
@@ -138,13 +171,15 @@ class ExperimentsScreen(WorkbenchScreen):
         index = self.workbench.index
         for one in index.now.experiments:
             if one.broken is None and index.description(one.name) is None and one.name not in self._problems:
+                while not self.is_current:  # what is asked for on another screen, or in a dialog, comes first
+                    await asyncio.sleep(1)
                 try:
                     await index.describe(one.name)
                 except CommandError as error:
                     self._problems[one.name] = str(error)
                 self._show_list()
                 if one is self.current:
-                    self._show_detail()
+                    self.show_detail()
 
     @on(FilterField.Changed, "#filter")
     def _filter_changed(self) -> None:
@@ -158,7 +193,7 @@ class ExperimentsScreen(WorkbenchScreen):
     @on(Grid.Highlighted, "#experiments")
     def _highlighted(self, event: Grid.Highlighted) -> None:
         self.workbench.state.set("experiments.cursor", event.key)
-        self._show_detail()
+        self.show_detail()
         self.begin(self._describe, "describe")
 
     @on(Grid.Chosen, "#experiments")
@@ -183,13 +218,14 @@ class ExperimentsScreen(WorkbenchScreen):
             except CommandError as error:
                 self._problems[one.name] = str(error)
             self._show_list()
-        self._show_detail()
+        self.show_detail()
 
-    def _show_detail(self) -> None:
+    def show_detail(self) -> None:
         one = self.current
         self.detail.entitle(one.name if one is not None else "")
         if one is None:
             self.overview.show(())
+            self.layers_beside.show((), empty="")
             return
         ascii_only = self.workbench.options.ascii
         index = self.workbench.index
@@ -200,19 +236,20 @@ class ExperimentsScreen(WorkbenchScreen):
             problem = self._problems.get(one.name, "")
             width = self.detail.size.width or 60
             self.overview.show(overview(one, told, width, rows=self._rows, problem=problem, ascii_only=ascii_only))
-        elif view == "layers":
+        if self.is_large or view == "layers":
             layers = told["layers"] if told is not None else ()
-            self.layer_grid.show(
+            self.beside.entitle(subtitle=self._subtitle("layers"))
+            (self.layers_beside if self.is_large else self.layer_grid).show(
                 layer_rows(layers, depth=self._depth, by_size=self._by_size, ascii_only=ascii_only),
                 empty=self._problems.get(one.name) or one.broken or "building it without weights, to count...",
             )
-        results = self._results.get(one.name, {})
-        running = self._running_check(one.name)
+        results = self.results.get(one.name, {})
+        running = self.running_check(one.name)
         if view == "checks":
             rows = check_rows(results, running, self.detail.size.width, ascii_only=ascii_only)
             self.check_grid.show(() if one.broken else rows, empty=one.broken or "")
         elif view == "gradients":
-            gradients = self._gradients.get(one.name)
+            gradients = self.gradients.get(one.name)
             self.gradient_grid.show(
                 gradient_rows(gradients, ascii_only=ascii_only) if gradients is not None else (),
                 empty=one.broken or "c asks the checks, of which these are a part",
@@ -223,54 +260,22 @@ class ExperimentsScreen(WorkbenchScreen):
         if view == "layers":
             return f"depth {self._depth}, {'by size' if self._by_size else 'in order'}"
         if view in ("checks", "gradients"):
-            return "tiny" if self._tiny else "full size"
+            return "tiny" if self.tiny else "full size"
         return ""
 
     @on(Views.Changed)
     def _view_changed(self, event: Views.Changed) -> None:
         self.workbench.state.set("experiments.view", event.name)
-        self._show_detail()
+        self.show_detail()
 
     @on(Pane.Resized, "#detail-pane")
     def _resized(self) -> None:
-        self._show_detail()
+        self.show_detail()
 
     @on(Split.Moved)
     def _split_moved(self, event: Split.Moved) -> None:
-        self.workbench.state.set("layout.experiments", event.share)
-
-    # ---- checks ------------------------------------------------------------------------------------------------------
-
-    def _running_check(self, name: str) -> str | None:
-        """The check that is being asked of this experiment now."""
-        from lmplay_tui.views.experiments import CHECKS
-
-        if self._checking != name:
-            return None
-        return next((check for check in CHECKS if check not in self._results.get(name, {})), None)
-
-    async def _check(self, name: str) -> None:
-        self._results[name], self._checking = {}, name
-        self._gradients.pop(name, None)
-        self._show_detail()
-        size = ("--tiny",) if self._tiny else ()
-        try:
-            async for value in self.workbench.commands.stream("check", name, *size, "--json", "--stream"):
-                if "checks" in value:
-                    self._results[name] = {check["name"]: check for check in value["checks"]}
-                    self._gradients[name] = list(value.get("gradients", ()))
-                else:
-                    self._results[name][value["name"]] = value
-                self._show_detail()
-        except CommandError as error:
-            self.notify(f"{name} could not be checked: {error}", severity="error", timeout=8)
-        finally:
-            self._checking = None
-            if self.is_attached:
-                self._show_detail()
-        failed = [check for check, result in self._results[name].items() if not result.get("ok")]
-        if failed:
-            self.notify(f"{name}: {', '.join(failed)} failed", severity="error", timeout=8)
+        name = "layout.experiments_layers" if event.split is self.lower else _layout(self.is_large)
+        self.workbench.state.set(name, event.share)
 
     # ---- actions -----------------------------------------------------------------------------------------------------
 
@@ -297,16 +302,7 @@ class ExperimentsScreen(WorkbenchScreen):
         if one is None:
             return
         self.views.choose("checks")
-        self.run_worker(self._check(one.name), group="check", exclusive=True)
-
-    def action_stop_check(self) -> None:
-        self.workers.cancel_group(self, "check")
-
-    def action_tiny(self) -> None:
-        self._tiny = not self._tiny
-        self._show_detail()
-        size = "scaled down, in seconds" if self._tiny else "in the model's own size: minutes for a large one"
-        self.notify(f"checks {size}", timeout=3)
+        self.begin_check(one.name)
 
     def action_deeper(self) -> None:
         self._depth = min(8, self._depth + 1)
@@ -321,8 +317,9 @@ class ExperimentsScreen(WorkbenchScreen):
         self._layers_changed()
 
     def _layers_changed(self) -> None:
-        self.views.choose("layers")
-        self._show_detail()
+        if not self.is_large:
+            self.views.choose("layers")
+        self.show_detail()
 
     def action_more_rows(self) -> None:
         self._change_rows(self._rows * 2)
@@ -333,7 +330,7 @@ class ExperimentsScreen(WorkbenchScreen):
     def _change_rows(self, rows: int) -> None:
         self._rows = min(4096, max(1, rows))
         self.views.choose("overview")
-        self._show_detail()
+        self.show_detail()
         self.begin(self._describe, "describe")
 
     def action_launch(self) -> None:

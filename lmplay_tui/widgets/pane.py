@@ -53,7 +53,8 @@ class Pane(Container):
     ) -> None:
         super().__init__(*children, id=id, classes=classes)
         self._titles = ("", "")
-        self._dragged = False
+        self._dragged: Split | None = None
+        """The one whose border goes with the mouse now."""
         self.entitle(title)
 
     def entitle(self, title: str | None = None, subtitle: str | None = None) -> None:
@@ -74,20 +75,21 @@ class Pane(Container):
     # The rule of the lower of two panes is the border between them: it can be dragged.
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        if event.y == 0 and isinstance(self.parent, Split) and self.parent.is_border(self):
-            self._dragged = True
+        splits = (node for node in self.ancestors if isinstance(node, Split))
+        self._dragged = next((split for split in splits if split.is_border(self)), None) if event.y == 0 else None
+        if self._dragged is not None:
             self.capture_mouse()
             event.stop()
 
     def on_mouse_up(self, event: events.MouseUp) -> None:
-        if self._dragged:
-            self._dragged = False
+        if self._dragged is not None:
+            self._dragged = None
             self.release_mouse()
             event.stop()
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        if self._dragged and isinstance(self.parent, Split):
-            self.parent.move_to(int(event.screen_y) - self.parent.region.y)
+        if self._dragged is not None:
+            self._dragged.move_to(int(event.screen_y) - self._dragged.region.y)
 
 
 class Split(Container):
@@ -136,6 +138,10 @@ class Split(Container):
     def on_resize(self) -> None:
         self._apply()
 
+    def fit(self) -> None:
+        """What `usual` says has changed."""
+        self._apply()
+
     @property
     def vertical(self) -> bool:
         return self._vertical
@@ -151,7 +157,8 @@ class Split(Container):
 
     def is_border(self, pane: Widget) -> bool:
         """Whether the upper rule of a pane is what can be moved."""
-        return self._vertical and not self._alone and pane is self._second
+        at_the_top = self._second in pane.ancestors_with_self and pane.region.y == self._second.region.y
+        return self._vertical and not self._alone and at_the_top
 
     def set_alone(self, alone: bool) -> None:
         """Give the first widget all the room (the other one isn't shown), or its share again."""

@@ -31,11 +31,22 @@ class TabLine(Widget):
         super().__init__()
         self._titles = dict(titles)
         self._notes: dict[str, tuple[str, str]] = {}
+        self._hidden: set[str] = set()
         self.chosen = next(iter(self._titles))
 
     def choose(self, name: str) -> None:
         self.chosen = name
         self.refresh()
+
+    @property
+    def shown(self) -> list[str]:
+        """The names of those that can be chosen."""
+        return [name for name in self._titles if name not in self._hidden]
+
+    def hide(self, name: str, *, hidden: bool) -> None:
+        if hidden != (name in self._hidden):
+            self._hidden ^= {name}
+            self.refresh()
 
     def note(self, name: str, text: str, ink: str = "muted") -> None:
         """A few characters after a title: a count, a verdict."""
@@ -45,7 +56,8 @@ class TabLine(Widget):
 
     def render_line(self, y: int) -> Strip:  # noqa: ARG002
         spans: list[tuple[str, str]] = []
-        for name, title in self._titles.items():
+        for name in self.shown:
+            title = self._titles[name]
             note, ink = self._notes.get(name, ("", ""))
             here = name == self.chosen
             spans.append((f" {title} ", "bold primary underline" if here else "muted"))
@@ -60,7 +72,8 @@ class TabLine(Widget):
 
     def on_click(self, event: events.Click) -> None:
         left = 0
-        for name, title in self._titles.items():
+        for name in self.shown:
+            title = self._titles[name]
             note = self._notes.get(name, ("", ""))[0]
             right = left + len(title) + 3 + (len(note) + 1 if note else 0)
             if left <= event.x < right:
@@ -105,11 +118,17 @@ class Views(Container):
 
     @property
     def names(self) -> list[str]:
-        return list(self._views)
+        return self.tabs.shown
+
+    def hide(self, name: str, *, hidden: bool) -> None:
+        """Take a view out of the line, because it stands elsewhere; the first one is shown in its place."""
+        self.tabs.hide(name, hidden=hidden)
+        if hidden and self.chosen == name:
+            self.choose(self.names[0])
 
     def choose(self, name: str) -> None:
         """Show the view of that name; the focus moves with it when it was in the one before."""
-        if name not in self._views or name == self.chosen:
+        if name not in self.names or name == self.chosen:
             return
         before = self._views[self.chosen]
         had_focus = before.has_focus_within
