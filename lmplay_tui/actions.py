@@ -257,6 +257,7 @@ ACTIONS: tuple[Action, ...] = (
     A("launch.enqueue", "f6", "Queue", "Let the run wait for its device in the queue.", 2, changes=True),
     A("launch.dry", "f7", "Dry step", "Do one step in a run that is thrown away, to see that it works.", 3),
     A("launch.copy", "f8", "Copy", "Copy the command line.", 4),
+    A("launch.empty", "f4", "Empty", "Empty every field but experiment and plan: all as the plan says.", 5),
     A("choice.next", "right,space,l", "Next", "The next choice."),
     A("choice.previous", "left,h", "Before", "The choice before."),
     A("choice.list", "enter", "List", "Show all choices."),

@@ -16,7 +16,7 @@ from textual.widget import Widget
 from textual.widgets import Label
 
 from lmplay_tui.actions import bindings_for
-from lmplay_tui.dialogs.asking import Choices
+from lmplay_tui.dialogs.asking import Choices, complaint_of
 from lmplay_tui.dialogs.launch_form import (
     BY_NAME,
     DEVICES,
@@ -64,10 +64,10 @@ class LaunchScreen(Modal[str | None]):
     LaunchScreen #wide Label { width: 14; color: $text-muted; }
     LaunchScreen .rule { height: 1; color: $text-muted; }
     LaunchScreen TextView { height: auto; }
-    LaunchScreen #command { max-height: 3; }
+    LaunchScreen #command { min-height: 2; max-height: 3; }
     LaunchScreen #told { height: 2; }
     LaunchScreen #estimate { height: 2; }
-    LaunchScreen #said { max-height: 3; }
+    LaunchScreen #said { min-height: 2; max-height: 3; }
     """
     BINDINGS = bindings_for("launch")
 
@@ -76,6 +76,8 @@ class LaunchScreen(Modal[str | None]):
         self._values = {field.name: values.get(field.name, "") for field in FIELDS}
         self._known = Known()
         self._widgets: dict[str, Field | Choice] = {}
+        # Kept, not looked for: an answer may still come in when what is on the screen is being taken away.
+        self._texts = {name: TextView(id=name) for name in ("told", "differs", "estimate", "command", "said")}
         self._busy = ""
 
     # ---- the form ----------------------------------------------------------------------------------------------------
@@ -95,11 +97,7 @@ class LaunchScreen(Modal[str | None]):
             box.border_title = "Launch"
             yield GridLayout(*cells, id="form")
             yield Horizontal(Label("overrides"), self._widgets["sets"], id="wide")
-            yield TextView(id="told")
-            yield TextView(id="differs")
-            yield TextView(id="estimate")
-            yield TextView(id="command")
-            yield TextView(id="said")
+            yield from self._texts.values()
         yield KeyBar()
 
     def on_mount(self) -> None:
@@ -121,7 +119,14 @@ class LaunchScreen(Modal[str | None]):
     @property
     def _wrong(self) -> dict[str, str]:
         """What can be seen to be wrong, by field."""
-        return problems(self._values, self._known)
+        from lmplay.runs.layout import free_path
+
+        found = problems(self._values, self._known)
+        name = self._values["name"].strip()
+        # Of a run that is being started from here, the name is soon taken.
+        asked = name and self._busy not in ("start", "enqueue")
+        complaint = complaint_of(lambda: free_path(self._workbench.root, name)) if asked else ""
+        return {**found, "name": complaint} if complaint else found
 
     @on(Field.Changed)
     @on(Choice.Changed)
@@ -181,20 +186,18 @@ class LaunchScreen(Modal[str | None]):
             said = wrapped(f"{BY_NAME[first_wrong].label}: {wrong[first_wrong]}", _WIDTH, "bad")
         else:
             said = wrapped(self._known.told(focused) if focused in BY_NAME else "", _WIDTH, "muted")
-        self.query_one("#told", TextView).show(said[:2])
-        self.query_one("#differs", TextView).show(
-            [line(("differs   ", "muted"), *difference_line(self._values, self._known))]
-        )
-        self.query_one("#estimate", TextView).show(estimate_lines(self._values, self._known))
+        self._texts["told"].show(said[:2])
+        self._texts["differs"].show([line(("differs   ", "muted"), *difference_line(self._values, self._known))])
+        self._texts["estimate"].show(estimate_lines(self._values, self._known))
         shown = (
             wrapped("$ " + command_line(self._values, self._known), _WIDTH, "bold")
             if self._values["experiment"]
             else []
         )
-        self.query_one("#command", TextView).show(shown[:3])
+        self._texts["command"].show(shown[:3])
 
     def _say(self, text: str, ink: str) -> None:
-        self.query_one("#said", TextView).show(wrapped(text, _WIDTH, ink)[:3])
+        self._texts["said"].show(wrapped(text, _WIDTH, ink)[:3])
 
     # ---- what the other commands know --------------------------------------------------------------------------------
 
@@ -258,6 +261,15 @@ class LaunchScreen(Modal[str | None]):
     def action_cancel(self) -> None:
         self.dismiss(None)
 
+    def action_empty(self) -> None:
+        for name, widget in self._widgets.items():
+            if name in ("experiment", "plan"):
+                continue
+            if isinstance(widget, Choice):
+                widget.choose("auto" if name == "device" else "")
+            else:
+                widget.value = ""
+
     def action_copy(self) -> None:
         self._workbench.copy(command_line(self._values, self._known))
 
@@ -276,9 +288,7 @@ class LaunchScreen(Modal[str | None]):
             return
         wrong = self._wrong
         if wrong:
-            first = next(iter(wrong))
-            self._widgets[first].focus()
-            self._say(f"{BY_NAME[first].label}: {wrong[first]}", "bad")
+            self._widgets[next(iter(wrong))].focus()  # what is wrong with it stands below the form
             return
         self._busy = name
         self.run_worker(self._guarded(name, what), group="do", exclusive=True)

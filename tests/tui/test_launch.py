@@ -12,11 +12,12 @@ import pytest
 from textual.pilot import Pilot
 
 from lmplay_tui.app import Workbench
-from lmplay_tui.dialogs.launch_form import values_like
+from lmplay_tui.dialogs.launch_form import Known, arguments, problems, values_like
 from lmplay_tui.services.commands import CommandError
 from lmplay_tui.services.dry_run import look_at_dry_run, new_folder, step_words
+from lmplay_tui.widgets.choice import Choice
 from lmplay_tui.widgets.fields import Field
-from tests.tui.support import FakeCommands, description_of, drive, make_app, plant_run, until, until_text
+from tests.tui.support import FakeCommands, description_of, drive, make_app, plant_run, text_of, until, until_text
 
 SETTINGS = [
     {"key": "train.lr", "default": 6e-4, "description": "peak learning rate", "above": 0.0, "choices": []},
@@ -111,6 +112,57 @@ def test_the_form_tells_what_a_run_takes_as_it_is_changed_and_starts_it(tmp_path
         *typed,
         "--detach",
     ]
+
+
+def test_what_is_no_number_or_not_whole_is_said_before_anything_is_started() -> None:
+    known = Known(settings={row["key"]: row for row in SETTINGS}, plan=PLAN)
+
+    def wrong(**values: str) -> dict[str, str]:
+        return problems({"experiment": "gpt2ish", **values}, known)
+
+    assert wrong(mini_batch_size="auto") == {}  # a word that means a number is none of a mistake
+    assert arguments({"experiment": "gpt2ish", "mini_batch_size": "auto"}, known)[1:] == ["--mini-batch-size", "auto"]
+    assert wrong(lr="nan") == {"lr": "'nan' is no number"}
+    assert wrong(lr="inf", batch_size="auto") == {"lr": "'inf' is no number", "batch_size": "'auto' is no number"}
+    assert wrong(batch_size="2.5", seed="-1") == {"batch_size": "a whole number, please", "seed": "at least 0"}
+    assert wrong(steps="1e3") == {}
+    assert wrong(sets="train.weight_decy=1") == {"sets": "unknown key train.weight_decy"}
+    assert wrong(sets="schnell") == {"sets": "schnell: give it as key=value"}
+
+
+def test_names_that_cannot_be_are_said_plans_of_ones_own_are_there_and_a_key_empties_the_form(tmp_path: Path) -> None:
+    plant_run(tmp_path / "runs", "first", steps=1)
+    (tmp_path / "mine.json").write_text('{"read": {"dataset": "pydocs", "epochs": 1}}')
+    commands = commands_with("started")
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "gpt2ish_med")
+        await pilot.press("l")
+        await until_text(pilot, "a checkpoint")
+        form = app.screen
+        fields = {name: form.query_one(f"#field-{name}", Field) for name in ("name", "lr")}
+        assert form.query_one("#field-lr", Field).tooltip == "peak learning rate (above 0)"
+        for name, complaint in (("first", "already: choose another"), ("läuft", "can't be a run's name")):
+            fields["name"].value = name
+            await until_text(pilot, complaint)
+        await pilot.press("f5")
+        assert not [asked for asked in commands.asked if asked[0] == "run"]
+        assert form.focused is fields["name"]
+        fields["name"].value = "second"
+        fields["lr"].value = "1e-4"
+        await until_text(pilot, "--lr 1e-4 --name second")
+        form.query_one("#field-plan", Choice).focus()
+        await pilot.press("enter", *"mine", "enter")
+        await until_text(pilot, "mine.json")
+        await pilot.press("f4")
+        await until(pilot, lambda: not fields["lr"].value and not fields["name"].value, what="an empty form")
+        await until(pilot, lambda: "--lr" not in text_of(app) and "mine.json" in text_of(app), what="only the plan")
+        # Two quick presses start one run.
+        await pilot.press("f5", "f5")
+        await until(pilot, lambda: app.current_mode == "run", what="the run's screen")
+        assert len([asked for asked in commands.asked if asked[0] == "run"]) == 1
+
+    drive(make_app(tmp_path, commands=commands), do, size=(100, 40))
 
 
 def test_a_run_of_a_plan_given_by_its_path_is_set_up_again_from_any_folder() -> None:
