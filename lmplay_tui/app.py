@@ -254,7 +254,10 @@ class Workbench(Wayfinding, KeysInOrder, inherit_bindings=False):
         self.notify(f"theme {self.theme}", timeout=2)
 
     def action_picture(self) -> None:
-        self.notify(f"written to {self.save_screenshot()}")
+        try:
+            self.notify(f"written to {self.save_screenshot()}")
+        except OSError as error:
+            self.notify(f"{error.filename or Path.cwd()} can't be written: {error.strerror}", severity="error")
 
     def action_no_interrupt(self) -> None:
         """What `ctrl+c` does: copy what is selected, else what is in focus. It never ends the workbench, nor a run."""

@@ -151,8 +151,8 @@ class Queue:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[list[Entry]]:
-        self.folder.mkdir(parents=True, exist_ok=True)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / "queue.lock", timeout=20):
                 entries = self._read()
                 before = list(entries)
@@ -164,6 +164,8 @@ class Queue:
             raise LMPlayError(
                 f"the queue is locked by another process for 20 s ({self.folder / 'queue.lock'})"
             ) from None
+        except OSError as error:
+            raise LMPlayError(f"the queue can't be changed: {error.strerror} ({self.folder})") from error
 
     def _read(self) -> list[Entry]:
         file = self.folder / FILE

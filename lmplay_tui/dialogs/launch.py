@@ -331,7 +331,10 @@ class LaunchScreen(Modal[str | None]):
     async def _dry(self) -> None:
         """One step in a folder of its own, which is thrown away as soon as the step is done."""
         parts = _without(arguments(self._values, self._known), "--steps", "--name")
-        folder = await asyncio.to_thread(new_folder)
+        try:
+            folder = await asyncio.to_thread(new_folder)
+        except OSError as error:
+            raise CommandError(f"no folder for a dry step can be made: {error.strerror}") from error
         run = folder / "dry"
         training = asyncio.create_task(
             self._workbench.commands.run(

@@ -366,8 +366,8 @@ class RunsScreen(LabellingScreen):
 
     async def _change_queue(self, action: str, entry: str) -> None:
         queue = Queue(self.workbench.root)
-        waiting = [one.id for one in queue.entries() if one.state == "waiting"]
         try:
+            waiting = [one.id for one in queue.entries() if one.state == "waiting"]
             if action == "start":
                 said = await self.workbench.commands.run("queue", "start")
                 self.notify(said.strip() or "a keeper serves the queue", timeout=6)

@@ -63,6 +63,13 @@ def states(queue: Queue) -> dict[str, str]:
     return {entry.run: entry.state for entry in queue.entries()}
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(queue: Queue) -> None:
+    queue.root.mkdir(parents=True, exist_ok=True)
+    queue.folder.write_text("no folder")
+    with pytest.raises(LMPlayError, match="the queue can't be changed: File exists"):
+        queue.add(["gpt2ish"])
+
+
 def test_entries_keep_their_order_and_can_be_moved_and_removed(queue: Queue) -> None:
     for name in "abcd":
         queue.add(["fake", "--steps", "3"], name=name)

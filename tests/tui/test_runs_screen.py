@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
+import pytest
 from textual.pilot import Pilot
 
 from lmplay.runs.labels import read_labels
+from lmplay.runs.queue import Queue
 from lmplay_tui.app import Workbench
 from lmplay_tui.dialogs.asking import TextDialog
 from lmplay_tui.services import clipboard
@@ -86,5 +89,30 @@ def test_ctrl_c_copies_the_row_under_the_cursor_into_a_file_too(tmp_path: Path) 
         await until(pilot, file.exists, what="the file")
         assert file.read_text().split()[1:4] == ["first", "gpt2ish", "done"]
         assert app.clipboard == file.read_text()  # what the terminal was told by OSC 52
+
+    drive(make_app(tmp_path, mode="runs"), do)
+
+
+def test_what_cannot_be_written_is_said_and_nothing_else_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture of the screen into a full disk, and a queue that is damaged, ended the workbench."""
+    plant_run(tmp_path / "runs", "first", steps=3)
+    queue = Queue(tmp_path / "runs")
+    queue.add(["gpt2ish"], name="later")
+
+    def no_room(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", "picture.svg")
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        monkeypatch.setattr(app, "save_screenshot", no_room)
+        await until_text(pilot, "later")
+        await pilot.press("f12")
+        await until_text(pilot, "picture.svg can't be written: No space left")
+        await pilot.press("Q")
+        (queue.folder / "queue.json").write_text("{")
+        await pilot.press("d")
+        await until_text(pilot, "damaged")
+        await until_text(pilot, "first")
 
     drive(make_app(tmp_path, mode="runs"), do)
