@@ -60,8 +60,8 @@ def time_label(seconds: float) -> str:
     sign = "-" if seconds < 0 else ""
     for unit, letter, below, small in ((_DAY, "d", _HOUR, "h"), (_HOUR, "h", _MINUTE, "m"), (_MINUTE, "m", 1, "s")):
         if size >= unit:
-            rest = round(size % unit / below)
-            return f"{sign}{size // unit:.0f}{letter}" + (f"{rest}{small}" if rest else "")
+            whole, rest = divmod(round(size / below), unit // below)
+            return f"{sign}{whole:.0f}{letter}" + (f"{rest:.0f}{small}" if rest else "")
     raise AssertionError(seconds)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import shutil
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 
 from lmplay.runs.labels import read_labels
 from lmplay.runs.queue import Queue
 from lmplay_tui.app import Workbench
 from lmplay_tui.dialogs.asking import TextDialog
+from lmplay_tui.screens.runs import RunsScreen
 from lmplay_tui.services import clipboard
 from lmplay_tui.state import state_folder
 from lmplay_tui.widgets.fields import Field
@@ -116,3 +119,44 @@ def test_what_cannot_be_written_is_said_and_nothing_else_happens(
         await until_text(pilot, "first")
 
     drive(make_app(tmp_path, mode="runs"), do)
+
+
+def test_the_cursor_comes_back_however_early_the_first_look_at_the_runs_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look that was done before the screen stood put the cursor on the first row, and kept that."""
+    for order, name in enumerate(("first", "second", "third")):
+        plant_run(tmp_path / "runs", name, steps=3, order=order)
+    stand = RunsScreen.on_mount
+
+    async def on_mount(screen: RunsScreen) -> None:
+        screen.workbench.look_now()
+        await asyncio.sleep(0.3)
+        stand(screen)
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "gpt2ish_med")
+        app.marks.set("cursor", "first")
+        monkeypatch.setattr(RunsScreen, "on_mount", on_mount)
+        await pilot.press("3")
+        await until_text(pilot, "third")
+        await until_text(pilot, "─first─")
+        assert app.screen.query_one("#runs", Grid).cursor == "first"
+        assert app.marks.get("cursor", "") == "first"
+
+    drive(make_app(tmp_path), do)
+
+
+def test_a_note_is_written_and_a_long_paste_into_its_dialog_is_one_line(tmp_path: Path) -> None:
+    plant_run(tmp_path / "runs", "first", steps=3)
+    text = "wörter " * 300
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "first")
+        app.post_message(events.Key("N", "N"))
+        app.post_message(events.Paste(text + "\nanother line"))  # before the dialog stands
+        app.post_message(events.Key("enter", None))
+        await until(pilot, lambda: bool(read_labels(tmp_path / "runs" / "first").note), what="the note")
+        assert read_labels(tmp_path / "runs" / "first").note == text.strip()
+
+    drive(make_app(tmp_path, mode="runs"), do, size=(80, 24))
