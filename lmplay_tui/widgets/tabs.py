@@ -54,16 +54,22 @@ class TabLine(Widget):
             self._notes[name] = (text, ink)
             self.refresh()
 
+    def _widths(self) -> list[int]:
+        """Of what is shown, with the gap after it, which is left out where there isn't room for it."""
+        widths = []
+        for name in self.shown:
+            note = self._notes.get(name, ("", ""))[0]
+            widths.append(len(self._titles[name]) + 2 + (len(note) + 1 if note else 0))
+        gap = 1 if sum(widths) + len(widths) - 1 <= self.size.width else 0
+        return [width + gap for width in widths]
+
     def render_line(self, y: int) -> Strip:  # noqa: ARG002
         spans: list[tuple[str, str]] = []
-        for name in self.shown:
-            title = self._titles[name]
+        for name, width in zip(self.shown, self._widths(), strict=True):
+            title = f" {self._titles[name]} "
             note, ink = self._notes.get(name, ("", ""))
-            here = name == self.chosen
-            spans.append((f" {title} ", "bold primary underline" if here else "muted"))
-            if note:
-                spans.append((f"{note} ", ink))
-            spans.append((" ", ""))
+            spans.append((title, "bold primary underline" if name == self.chosen else "muted"))
+            spans.append((f"{note:<{width - len(title)}}", ink))
         return to_strip(line(*spans), palette_of(self.app), self.size.width).apply_style(self.rich_style)
 
     def notify_style_update(self) -> None:
@@ -72,10 +78,8 @@ class TabLine(Widget):
 
     def on_click(self, event: events.Click) -> None:
         left = 0
-        for name in self.shown:
-            title = self._titles[name]
-            note = self._notes.get(name, ("", ""))[0]
-            right = left + len(title) + 3 + (len(note) + 1 if note else 0)
+        for name, width in zip(self.shown, self._widths(), strict=True):
+            right = left + width
             if left <= event.x < right:
                 self.post_message(self.Chosen(name))
                 return
