@@ -28,7 +28,7 @@ class Action:
     changes: bool = False
     """Changes something outside of the screen: not offered with --readonly."""
     first: bool = False
-    """Done before the widget in focus is asked: what is typed right after it goes to where it leads."""
+    """Done before the widget in focus is asked, in dialogs too, which no other key of the application reaches."""
 
     @property
     def place(self) -> str:
