@@ -33,7 +33,7 @@ def test_styles_of_lines_that_were_drawn_are_not_kept() -> None:
         draw(first)
         tidy()
         gc.collect()
-        kept.append(sum(isinstance(one, Style) for one in gc.get_objects()))
+        kept.append(sum(type(one) is Style for one in gc.get_objects()))
     assert kept[-1] - kept[0] < 50
 
 
