@@ -224,3 +224,16 @@ def test_requests_are_obeyed_at_a_step_boundary(tmp_path: Path, small_plan: Plan
     request(run, "stop")
     viewer.communicate(timeout=60)
     assert [row["lr"] for row in rows(run, "train") if row["step"] > stopped_at][:2] == [1e-5, 1e-5]
+
+
+def test_signals_are_noted_before_torch_is_imported() -> None:
+    code = """
+import importlib.abc, os, runpy, signal, sys
+class AtTorch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            os._exit(0 if callable(signal.getsignal(signal.SIGTERM)) else 7)
+sys.meta_path.insert(0, AtTorch())
+runpy.run_module("lmplay.train", run_name="__main__")
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
