@@ -6,7 +6,7 @@ from torch import nn
 
 from lmplay.base.base_model import LMBase
 from lmplay.base.kv_cache import attention_mask, layer_cache, token_positions
-from lmplay.modules import Block, init_gpt2_
+from lmplay.modules import Block, Dropout, init_gpt2_
 from lmplay.utils import get_tokenizer, to_name
 
 
@@ -43,7 +43,7 @@ class GPT2(LMBase):
 
         self.tok_embed = nn.Embedding(vocab_size, embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, max_len, embed_dim))
-        self.dropout = nn.Dropout(embed_dropout)
+        self.dropout = Dropout(embed_dropout)
         self.blocks = nn.ModuleList(
             Block(embed_dim, num_heads, attn_dropout=attn_dropout, ff_dropout=ff_dropout) for _ in range(num_blocks)
         )
