@@ -84,15 +84,8 @@ class RunView:
         return None
 
     def activity(self) -> str:
-        """What a worker that isn't training yet is at, in its own words: the status's `activity`, with its progress."""
-        fields = self.status.fields
-        text = str(fields.get("activity") or "")
-        done, total = fields.get("activity_done"), fields.get("activity_total")
-        if text and isinstance(done, int | float):
-            return f"{text}: {format_count(done)}" + (
-                f" of {format_count(total)}" if isinstance(total, int | float) else ""
-            )
-        return text
+        """What the worker is at beside steps, and how far that is."""
+        return self.status.activity
 
     def last_line(self) -> str:
         """How the run ended, or where it is."""
@@ -208,7 +201,7 @@ def render(view: RunView) -> RenderableType:
     if status.active and status.age is not None and status.age > 10:
         head.append(f"  no sign of life for {format_seconds(status.age)}", style="yellow")
     parts: list[RenderableType] = [head]
-    if view.activity() and status.state in ("queued", "starting"):
+    if view.activity() and (status.state in ("queued", "starting") or status.activity_share is not None):
         parts.append(Text(view.activity(), style="cyan"))
     if view.fraction is not None:
         parts.append(_progress_row(view))

@@ -16,12 +16,16 @@ from typing import Any
 from lmplay.runs.layout import LOG, STATUS, WORKER, read_json_object, read_run_file
 from lmplay.runs.process import is_alive
 from lmplay.utils.errors import LMPlayError
+from lmplay.utils.figures import format_count, format_seconds
 
 STATES = ("queued", "starting", "running", "pausing", "paused", "stopping", "done", "stopped", "failed", "lost")
 WRITTEN_STATES = STATES[:-1]  # `lost` is found by readers
 FINISHED = frozenset({"done", "stopped", "failed"})
 ENDED = FINISHED | {"lost"}
 ACTIVE = frozenset({"starting", "running", "pausing", "paused", "stopping"})
+
+ACTIVITY_FIELDS = ("activity_done", "activity_total", "activity_seconds_left")
+"""How far the `activity` is; they are there only as long as it is."""
 
 HEARTBEAT_SECONDS = 2.0
 # Where the process can't be asked (another host), so many seconds without a sign of life mean lost: network disks
@@ -64,6 +68,24 @@ class Status:
     def active(self) -> bool:
         """A worker holds the run."""
         return self.state in ACTIVE
+
+    @property
+    def activity(self) -> str:
+        """What the worker does beside steps and how far that is, as `validating 12/40, 8 s left`; empty for nothing."""
+        name = self.fields.get("activity")
+        if not name or not (self.active or self.state == "queued"):
+            return ""
+        done, total, left = (_number(self.fields.get(key)) for key in ACTIVITY_FIELDS)
+        words = str(name)
+        if done is not None:
+            words += f" {format_count(done)}" + (f"/{format_count(total)}" if total is not None else "")
+        return words + (f", {format_seconds(left)} left" if left is not None and left > 1 else "")
+
+    @property
+    def activity_share(self) -> float | None:
+        """How much of the activity is done, 0 to 1; None where that isn't known."""
+        done, total, _ = (_number(self.fields.get(key)) for key in ACTIVITY_FIELDS)
+        return min(1.0, done / total) if self.activity and done is not None and total else None
 
     @property
     def seconds_left(self) -> float | None:

@@ -29,7 +29,7 @@ from lmplay.runs.layout import (
     read_run_file,
 )
 from lmplay.runs.process import is_alive, mark_process
-from lmplay.runs.status import FINISHED, HEARTBEAT_SECONDS, WRITTEN_STATES
+from lmplay.runs.status import ACTIVITY_FIELDS, FINISHED, HEARTBEAT_SECONDS, WRITTEN_STATES
 from lmplay.runs.system import SystemSampler
 from lmplay.utils.errors import LMPlayError
 from lmplay.utils.files import to_json, write_atomically
@@ -113,7 +113,7 @@ class RunWriter:
             # What the worker before this one ended with is no longer true.
             for key in ("error", "reason", "ended", "exit_status"):
                 self._status.pop(key, None)
-            self.status(state="starting", worker_started=time.time(), **mark_process().fields())
+            self.status(state="starting", activity=None, worker_started=time.time(), **mark_process().fields())
         except BaseException:
             self._lock.release()
             raise
@@ -170,6 +170,8 @@ class RunWriter:
         state = fields.get("state")
         assert state is None or state in WRITTEN_STATES, state
         with self._mutex:
+            if "activity" in fields:  # how far the one before was goes with it
+                self._status = {key: value for key, value in self._status.items() if key not in ACTIVITY_FIELDS}
             self._status.update(fields)
             self._status["updated"] = time.time()
             if state in FINISHED:

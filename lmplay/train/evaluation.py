@@ -52,7 +52,7 @@ class Evaluation:
         if self.data is None:
             return None
         self.world.from_first(None)  # who still waits for the disk to take the newest rows is waited for here
-        with self.report.activity("validating"):
+        with self.report.activity("validating") as tell:
             with self._averaged(), as_out_of_memory():
                 result = validate(
                     objective,
@@ -61,6 +61,7 @@ class Evaluation:
                     precision=config.precision,
                     device=self.device,
                     heed=self.orders.heed_stop,
+                    tell=tell,
                     world=self.world,
                 )
             sample = self.sample(config)

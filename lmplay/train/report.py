@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from lmplay.train.course import Course
 from lmplay.train.feed import DeviceBatch
 from lmplay.train.guard import StepGuard
+from lmplay.train.headway import Headway
 from lmplay.train.keep.disk import Log
 from lmplay.train.parallel.world import World
 from lmplay.train.time_left import TimeLeft
@@ -144,12 +145,20 @@ class Report:
         self._log.event("warning", message=message, **fields)
 
     @contextlib.contextmanager
-    def activity(self, name: str) -> Iterator[None]:
-        """What the status says beside `running` while something else than a step takes the time."""
+    def activity(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
+        """What the status says beside `running` while something else than a step takes the time. Who does it may call
+        what this gives with how much is done, and of how much.
+        """
         self._log.status(activity=name, **self.position())
-        began = time.perf_counter()
+        began, headway = time.perf_counter(), Headway()
+
+        def tell(done: int, total: int | None) -> None:
+            news = headway.news(done, total)
+            if news is not None:
+                self._log.status(**news)
+
         try:
-            yield
+            yield tell
         finally:
             self._time_left.activity_took(name, time.perf_counter() - began)
             self._log.status(activity=None)

@@ -44,12 +44,14 @@ def validate(
     precision: PrecisionName,
     device: torch.device,
     heed: Callable[[], None] | None = None,
+    tell: Callable[[int, int], None] | None = None,
     world: World | None = None,
 ) -> Validation:
     """Loss and accuracy of the objective's model over all of `rows`, `piece_size` rows at a time in
     each process.
 
-    `heed` is called after each piece; what it raises ends the pass.
+    `heed` is called after each piece; what it raises ends the pass. `tell` is called with the rows done and all rows;
+    an accelerator may still be computing the newest of them, since nothing waits for it.
     """
     world = world or World()
     at_once = piece_size * world.size  # so that each process has one piece of each batch
@@ -57,7 +59,7 @@ def validate(
     objective.eval()
     wide = torch.float64 if device.type != "mps" else torch.float32
     sums = {name: torch.zeros((), dtype=wide, device=device) for name in ("loss", "hits")}
-    targets = 0
+    targets = rows_done = 0
     try:
         with preserved_randomness(device), apart_afterwards(objective.model):
             for batch in batches(
@@ -75,8 +77,11 @@ def validate(
                         figures = objective(piece, evaluate=True)
                     for name, figure in figures.items() if not piece.stands_in else ():
                         sums[name] += figure
+                rows_done += batch.samples
                 if heed is not None:
                     heed()
+                if tell is not None:
+                    tell(rows_done, rows.num_rows)
     finally:
         objective.train(was_training)
     counted = max(1, targets)

@@ -27,6 +27,7 @@ from lmplay.train.control import Control
 from lmplay.train.course import Course, Stage
 from lmplay.train.device import check_precision, choose_device
 from lmplay.train.early_signals import remembered
+from lmplay.train.headway import Headway
 from lmplay.train.keep.checkpoint import (
     FoundCheckpoint,
     clear_remainders,
@@ -229,9 +230,15 @@ def open_data(
 ) -> tuple[list[Stage], ValidationData]:
     """The rows of every stage and of the validation part; what is not prepared yet is prepared now."""
 
+    headway: dict[str, Headway] = {}
+
     def report_preparation(what: str, done: int, total: int | None) -> None:
         control.heed_stop()
-        control.log.status(activity=f"{what} {done / total:.0%}" if total else f"{what} {done:,}")
+        if what not in headway:
+            headway[what] = Headway(done)
+            control.log.status(activity=what, activity_done=done, activity_total=total)
+        elif news := headway[what].news(done, total):
+            control.log.status(activity=what, **news)
 
     packing = request.data_config().packing
     stages = []

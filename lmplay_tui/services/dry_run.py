@@ -40,7 +40,7 @@ def look_at_dry_run(run: Path) -> tuple[str, Span | None]:
         return "preparing", None  # there is no run yet
     if rows:
         return "", step_words(rows[-1], _memory_of(status.pid))
-    return str(status.fields.get("activity") or status.state), None
+    return status.activity or status.state, None
 
 
 def step_words(row: Mapping[str, Any], memory: float | None) -> Span:

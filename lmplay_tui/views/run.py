@@ -193,13 +193,8 @@ def _notice_line(summary: RunSummary, asked: Sequence[Asked]) -> Line:
     parts = [line(one.words()) for one in reversed(asked[-3:])]  # the newest is the last to be cut
     if summary.status.reason:
         parts.append(line((summary.status.reason, "bad" if summary.state != "stopped" else "muted")))
-    fields = summary.status.fields
-    activity = fields.get("activity")
-    if activity and summary.state in ("queued", "starting", "running"):
-        done, total = fields.get("activity_done"), fields.get("activity_total")
-        figure = f" {format_count(done)}" if isinstance(done, int | float) else ""
-        figure += f" of {format_count(total)}" if figure and isinstance(total, int | float) else ""
-        parts.append(line((f"{activity}{figure}", "primary")))
+    if summary.status.activity:
+        parts.append(line((summary.status.activity, "primary")))
     if summary.labels.note:
         parts.append(line((f"note: {summary.labels.note}", "muted")))
     return joined(parts, ("   ", ""))

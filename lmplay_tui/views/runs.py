@@ -41,6 +41,7 @@ QUEUE_COLUMNS = (
     Column(key="arguments", title="what is run", flex=2, rank=3, least=12, most=160),
 )
 SORTABLE = ("created", *(column.key for column in RUN_COLUMNS if column.sortable))
+_SHORT = {"validating": "valid.", "preparing": "prepare"}
 _DESCENDING_FIRST = frozenset({"progress", "tokens_per_second", "state"})
 
 
@@ -127,6 +128,10 @@ def run_row(run: RunSummary, how: Arrangement, *, series: int, marked: bool) -> 
 
 
 def _progress(run: RunSummary, *, ascii_only: bool) -> Line:
+    doing = run.status.activity_share
+    if doing is not None:  # a word for its first, so that the share fits into the narrowest column
+        name = str(run.status.fields["activity"]).partition(" ")[0]
+        return line((_SHORT.get(name, name[:8]), "primary"), f" {doing:.0%}")
     fraction = run.fraction
     if fraction is None:
         return line((f"step {run.status.step:,}" if run.status.step else "", "muted"))

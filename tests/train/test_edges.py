@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from lmplay.runs import RunWriter, read_run_file, read_status, request
-from lmplay.train import control
+from lmplay.train import control, headway
 from lmplay.train.config import Limits, TrainConfig
 from lmplay.train.course import Course, Stage
 from lmplay.train.loop import Trainer
@@ -66,6 +66,26 @@ def test_a_loss_that_is_no_number_is_never_the_best_and_a_best_that_is_gone_is_f
     shutil.rmtree(checkpoints / "2")
     trainer.restore(checkpoints / "4")
     assert (trainer.course.progress.best_step, trainer.course.progress.best_validation_loss) == (None, None)
+
+
+def test_a_validation_says_how_far_it_is_and_nothing_of_that_is_left_behind(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(headway, "TELL_SECONDS", 0.0)
+    path, seen = trainer.log.path, []
+    monkeypatch.setattr(trainer.evaluation.orders, "heed_stop", lambda: seen.append(read_status(path)))
+    assert trainer.evaluation.data is not None
+    rows = trainer.evaluation.data.num_rows
+    trainer.validate()
+    # What is told after a piece is seen when the next one is done.
+    share = [status.activity_share for status in seen]
+    assert share[0] is None
+    done = range(trainer.piece_size, rows, trainer.piece_size)
+    assert share[1:] == pytest.approx([count / rows for count in done])
+    assert seen[-1].activity.startswith(f"validating {seen[-1].fields['activity_done']}/{rows}")
+    after = read_status(path)
+    assert after.activity == ""
+    assert "activity_done" not in after.fields
 
 
 def test_trouble_in_the_last_batch_which_is_not_full_is_looked_into(trainer: Trainer) -> None:

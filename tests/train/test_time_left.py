@@ -8,6 +8,7 @@ import pytest
 
 from lmplay.train.config import Limits, TrainConfig
 from lmplay.train.course import Course, Stage
+from lmplay.train.headway import Headway
 from lmplay.train.time_left import TimeLeft
 
 
@@ -52,3 +53,15 @@ def test_a_stage_of_slower_steps_is_not_judged_by_the_one_before() -> None:
     left.step_took(1.0, stage=1)
     course.progress.advance(samples=10, tokens=100)
     assert left.seconds(course) == pytest.approx(99)
+
+
+def test_how_far_a_validation_is_is_told_once_a_second_and_reckons_from_where_it_began() -> None:
+    now = 100.0
+    headway = Headway(10, clock=lambda: now)
+    assert headway.news(11, 40) is None
+    now = 102.0
+    assert headway.news(20, 40) == {"activity_done": 20, "activity_total": 40, "activity_seconds_left": 4.0}
+    now = 102.5
+    assert headway.news(25, 40) is None
+    now = 104.0
+    assert headway.news(25, None) == {"activity_done": 25, "activity_total": None, "activity_seconds_left": None}

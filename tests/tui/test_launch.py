@@ -17,7 +17,17 @@ from lmplay_tui.services.commands import CommandError
 from lmplay_tui.services.dry_run import look_at_dry_run, new_folder, step_words
 from lmplay_tui.widgets.choice import Choice
 from lmplay_tui.widgets.fields import Field
-from tests.tui.support import FakeCommands, description_of, drive, make_app, plant_run, text_of, until, until_text
+from tests.tui.support import (
+    FakeCommands,
+    description_of,
+    drive,
+    make_app,
+    plant_live_run,
+    plant_run,
+    text_of,
+    until,
+    until_text,
+)
 
 SETTINGS = [
     {"key": "train.lr", "default": 6e-4, "description": "peak learning rate", "above": 0.0, "choices": []},
@@ -187,7 +197,7 @@ def test_a_dry_run_of_a_workbench_that_was_killed_is_thrown_away_by_the_next(
 
 def test_a_dry_run_is_over_with_its_first_step(tmp_path: Path) -> None:
     assert look_at_dry_run(tmp_path / "dry") == ("preparing", None)
-    before = plant_run(tmp_path, "before", steps=0, state="running", activity="compiling")
+    before = plant_live_run(tmp_path, "before", steps=0, activity="compiling")
     assert look_at_dry_run(before) == ("compiling", None)
     after = plant_run(tmp_path, "after", steps=1)
     told = look_at_dry_run(after)[1]

@@ -20,7 +20,7 @@ from lmplay_tui.services import clipboard
 from lmplay_tui.state import state_folder
 from lmplay_tui.widgets.fields import Field
 from lmplay_tui.widgets.grid import Grid
-from tests.tui.support import drive, make_app, plant_run, text_of, until, until_text
+from tests.tui.support import drive, make_app, plant_live_run, plant_run, text_of, until, until_text
 
 
 async def retype(pilot: Pilot[None], app: Workbench, text: str) -> None:
@@ -80,6 +80,18 @@ def test_a_run_that_goes_away_or_breaks_while_it_is_shown_leaves_the_rest(tmp_pa
         await until(pilot, lambda: app.screen.query_one("#runs", Grid).cursor == "third", what="what is left")
 
     drive(make_app(tmp_path, mode="runs"), do)
+
+
+def test_how_far_a_validation_or_a_preparation_is_stands_on_the_list_and_on_the_run(tmp_path: Path) -> None:
+    far = {"activity_done": 12, "activity_total": 40, "activity_seconds_left": 8.2}
+    plant_live_run(tmp_path / "runs", "live", activity="validating", **far)
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:  # noqa: ARG001
+        await until_text(pilot, "valid. 30%")
+        await pilot.press("4")
+        await until_text(pilot, "validating 12/40, 8 s left")
+
+    drive(make_app(tmp_path, mode="runs"), do, size=(80, 24))
 
 
 def test_ctrl_c_copies_the_row_under_the_cursor_into_a_file_too(tmp_path: Path) -> None:
