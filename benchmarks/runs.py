@@ -37,23 +37,22 @@ PROCESSES = 4
 
 
 def write_run(root: Path, name: str, rows: int) -> Path:
-    """A run with as many training rows, and a validation every thousand."""
+    """A run with as many training rows, with the figures of a worker's, and a validation every thousand."""
     path = create_run("synthetic", name=name, root=root)
     dice = random.Random(0)
     with RunWriter(path) as writer:
         batch = []
         for step in range(1, rows + 1):
             loss = 3 + 8 * math.exp(-step / rows * 20) + dice.gauss(0, 0.05)
-            position = {"stage": "mix", "step": step, "samples": step * 50, "tokens": step * 51200, "time": step * 0.37}
-            figures = {
-                "loss": loss,
-                "lr": 6e-4,
-                "grad_norm": 1 + dice.random(),
-                "tokens_per_second": 138000 * dice.random(),
-            }
-            batch.append({"kind": "train", **position, "clock": 1.7e9 + step, **figures})
+            place = {"stage": "mix", "step": step, "samples": step * 50, "tokens": step * 51200}
+            times = {"time": step * 0.37, "clock": 1.7e9 + step * 0.37 + dice.random() / 100}
+            learning_rate = 6e-4 * min(1, step / 2000) * (1 + math.cos(math.pi * step / rows)) / 2
+            speed = {"tokens_per_second": 138000 * dice.random()}
+            figures = {"loss": loss, "grad_norm": 1 + dice.random()}
+            batch.append({"kind": "train", **place, "lr": learning_rate, **times, **speed, **figures})
             if step % 1000 == 0:
-                batch.append({"kind": "validate", **position, "loss": loss, "bits_per_byte": loss / 3, "accuracy": 0.3})
+                scores = {"perplexity": math.exp(loss), "bits_per_byte": loss / 3, "accuracy": 0.3}
+                batch.append({"kind": "validate", **place, **times, "loss": loss, **scores})
             if len(batch) > 5000:
                 writer.metrics(*batch)
                 batch = []

@@ -36,6 +36,8 @@ SCREENS = {"1": "experiments", "3": "runs", "4": "run", "5": "compare", "7": "da
 ROWS_A_SECOND = 2.0
 _READY = "Quit"
 """Stands at the end of the lowest line, which is sent last."""
+_COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Where nothing is kept compiled, the screens are compiled at each start, which no installed copy is."""
 
 
 def live_worker(path: Path) -> None:
@@ -79,8 +81,7 @@ def live_run(root: Path, name: str = "live") -> Iterator[Path]:
 def time_first_frames(starts: int = 7) -> None:
     seconds, used = [], []
     for _ in range(starts + 1):
-        # Where nothing is kept compiled, the screens are compiled at each start, which no installed copy is.
-        with Terminal(environment={"PYTHONDONTWRITEBYTECODE": ""}) as terminal:
+        with Terminal(environment=_COMPILED) as terminal:
             terminal.until_text(_READY)
             seconds.append(time.perf_counter() - terminal.started)
             used.append(terminal.cpu_seconds())
@@ -152,6 +153,8 @@ def _cost(terminal: Terminal, seconds: float, process: psutil.Process) -> tuple[
 def time_many_rows(root: Path, rows: int) -> None:
     """Until there are curves: from the list to the run's screen, and from the start by `lmplay-tui RUN`."""
     path = write_run(root, "long", rows)
+    size = (path / "metrics.jsonl").stat().st_size
+    print(f"{rows:,} rows, {size / 1e6:.0f} MB of lines")
     for way in (_go_from_the_list, _start_with_the_run):
         for cached in (False, True):
             found = []
@@ -167,7 +170,7 @@ def time_many_rows(root: Path, rows: int) -> None:
 
 def _go_from_the_list(root: Path, name: str) -> tuple[float, float]:
     """on the list before"""
-    with Terminal("--runs", str(root)) as terminal:
+    with Terminal("--runs", str(root), environment=_COMPILED) as terminal:
         terminal.until_text(_READY)
         terminal.until_quiet()
         terminal.press("3")
@@ -181,7 +184,7 @@ def _go_from_the_list(root: Path, name: str) -> tuple[float, float]:
 
 def _start_with_the_run(root: Path, name: str) -> tuple[float, float]:
     """from the start of lmplay-tui RUN"""
-    with Terminal(name, "--runs", str(root)) as terminal:
+    with Terminal(name, "--runs", str(root), environment=_COMPILED) as terminal:
         terminal.until(lambda: bool(BRAILLE.search(terminal.text)), what="curves", seconds=120)
         return time.perf_counter() - terminal.started, _cpu(terminal)
 

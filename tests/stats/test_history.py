@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmplay.runs import Run, RunWriter, create_run
+from lmplay.stats import even_lines
 from lmplay.stats import history as history_module
 from lmplay.stats import parse as parse_module
+from lmplay.stats.even_lines import parse_even_lines
 from lmplay.stats.history import History
-from lmplay.stats.parse import _parse_rows, _parse_with_arrow, parse_chunk
+from lmplay.stats.parse import parse_chunk, parse_rows, split_lines
 from lmplay.stats.side_cache import SideCache
 
 
@@ -176,18 +178,26 @@ def test_hidden_rows_equal_those_of_a_plain_replay(tmp_path_factory: pytest.Temp
                 "stage": st.sampled_from(["a", "ä b", ""]),
                 "loss": st.one_of(st.floats(), st.none(), st.integers(-5, 5)),
                 "flag": st.booleans(),
-                "text": st.text(max_size=5),
+                "text": st.text(max_size=5) | st.sampled_from(["a, b", "{", "1", "NaN", "-Infinity"]),
+                "a key": st.integers(0, 3),
             },
         ),
         min_size=1,
         max_size=30,
-    )
+    ),
+    torn=st.lists(st.tuples(st.integers(0, 29), st.integers(0, 80)), max_size=2),
 )
-def test_fast_and_careful_readers_agree(rows: list[dict[str, Any]]) -> None:
+def test_fast_and_careful_readers_agree(rows: list[dict[str, Any]], torn: list[tuple[int, int]]) -> None:
     from lmplay.utils.files import to_json
 
-    data = "".join(to_json(row) + "\n" for row in rows).encode()
-    careful, fast = _parse_rows(data, 7), _parse_with_arrow(data, 7)
+    written = [to_json(row).encode() for row in rows]
+    for index, length in torn:
+        written[index % len(rows)] = written[index % len(rows)][:length]
+    data = b"".join(line + b"\n" for line in written)
+    careful = parse_rows(split_lines(data, 7))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(even_lines, "_FEW", 1)
+        fast = parse_even_lines(data, 7)
     if fast is None:
         return
     for kind, expected in careful.items():
@@ -210,12 +220,36 @@ def test_rows_are_read_piece_by_piece_in_little_more_room_than_their_figures_tak
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20  # all rows as objects of Python took seven
-    at_once = _parse_rows(data, 7)["train"]
+    at_once = parse_rows(split_lines(data, 7))["train"]
     assert (found.stages, list(found.values)) == (at_once.stages, list(at_once.values))
     np.testing.assert_array_equal(found.offsets, at_once.offsets)
     np.testing.assert_array_equal(found.stage, at_once.stage)
     for name, column in at_once.values.items():
         np.testing.assert_array_equal(found.values[name], column)
+
+
+def test_lines_as_a_worker_writes_them_are_read_as_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two shapes of training rows, as when a run goes on with more figures, some of the rows with a mark or NaN."""
+    rows: list[dict[str, Any]] = []
+    for step in range(1, 2001):
+        more = {"noise_scale": step / 3} if step > 1500 else {}
+        rows.append(train_row(step, "NaN" if step == 7 else step / 7, **more))
+        if step % 100 == 0:
+            rows[-1]["skipped"] = True
+            rows.append({"kind": "validate", "stage": "s", "step": step, "samples": 8, "loss": 1e-7})
+    rows[50]["loss"] = "Infinity"
+    data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    one_by_one: list[int] = []
+    monkeypatch.setattr(even_lines, "parse_rows", lambda lines: one_by_one.append(len(lines)) or parse_rows(lines))
+    fast, careful = parse_even_lines(data, 7), parse_rows(split_lines(data, 7))
+    assert fast is not None
+    assert sum(one_by_one) <= 64
+    for kind, expected in careful.items():
+        np.testing.assert_array_equal(fast[kind].offsets, expected.offsets)
+        assert [fast[kind].stages[code] for code in fast[kind].stage] == [expected.stages[c] for c in expected.stage]
+        assert set(fast[kind].values) == set(expected.values)
+        for name, column in expected.values.items():
+            np.testing.assert_array_equal(fast[kind].values[name], column)
 
 
 def test_torn_and_foreign_lines_are_skipped_in_large_files_too(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
