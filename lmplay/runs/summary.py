@@ -36,8 +36,9 @@ class RunSummary:
     cost: Mapping[str, Any] = field(default_factory=dict)
     """`parameters`, `training_flops_per_token` and the like, where `run.json` tells."""
 
-    @property
+    @cached_property
     def name(self) -> str:
+        """Kept: a folder of ten thousand runs asks for each of them several times a tick."""
         return self.path.name
 
     @cached_property

@@ -94,6 +94,22 @@ def test_host_and_age_are_shown_where_the_folder_is_shared(
     assert lines[0].split()[-2:] == ["30", "s"]
 
 
+def test_rows_of_a_narrow_terminal_are_cut_and_reasons_are_not(
+    runs: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (runs / "bad").rename(runs / ("bad" * 20))
+    (runs / ("bad" * 20) / "status.json").write_text("{")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    output = re.sub(r"\x1b\[[\d;]*m", "", here("runs", "--sort", "run", "--columns", "run,state,loss").output)
+    head, *rows, reason = output.splitlines()
+    assert all(len(row) <= 40 for row in (head, *rows))
+    assert head.split() == ["run", "state", "loss"]
+    assert [row.split()[1:] for row in rows] == [["broken"], ["done", "3.5000"]]
+    assert rows[0].split()[0].endswith("…")
+    assert reason.startswith(f"{'bad' * 20}: status.json")
+
+
 @pytest.mark.usefixtures("runs")
 def test_mistakes_name_what_was_meant(here: Here) -> None:
     for arguments, says in (
