@@ -1,11 +1,12 @@
 """`lmplay-tui --serve`: the same workbench in a browser, through textual-serve, for this machine and one person only.
 
 The address holds a token that works once: the browser that brings it gets a cookie, and nobody else gets anything.
-Requests that name another host, or come from another page, are refused too.
+Requests that name another host, or come from another page, are refused too; the page asks nothing of any other host.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 import shlex
 import socket
@@ -22,6 +23,19 @@ from lmplay_tui.options import Options
 
 _HOST = "127.0.0.1"
 _COOKIE = "lmplay-session"
+
+_REFUSED = (
+    "This address works once, in the browser that opened it first. "
+    "End lmplay-tui --serve with ctrl+c and start it anew for another address."
+)
+_ELSEWHERE = re.compile(r'<link\b[^>]*\bhref="https://[^>]*>')
+# The page's terminal takes keys when it has the focus, which it would get by a click only.
+_FOCUS = """<script>
+  const waiting = setInterval(() => {
+    const keys = document.querySelector("textarea.xterm-helper-textarea");
+    if (keys) { clearInterval(waiting); keys.focus(); }
+  }, 50);
+</script>"""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -51,6 +65,11 @@ class Gate:
         return self._session
 
 
+def own_page(page: str) -> str:
+    """textual-serve's page, but without the font that it fetches from another host, and taking keys at once."""
+    return _ELSEWHERE.sub("", page).replace("</body>", f"{_FOCUS}</body>")
+
+
 def make_application(server: Server, gate: Gate) -> web.Application:
     """textual-serve's handlers behind the gate."""
 
@@ -59,14 +78,17 @@ def make_application(server: Server, gate: Gate) -> web.Application:
         if not gate.from_here(request):
             raise web.HTTPForbidden(text="Open the address that lmplay-tui --serve printed.")
         if gate.admits(request):
-            return await handler(request)
+            response = await handler(request)
+            if request.path == "/" and isinstance(response, web.Response) and response.text is not None:
+                response.text = own_page(response.text)
+            return response
         session = gate.redeem(request.query.get("token", "")) if request.path == "/" else None
         if session is None:
-            raise web.HTTPForbidden(text="This address works once, in the browser that opened it first.")
+            raise web.HTTPForbidden(text=_REFUSED)
         # The token leaves the address, so that it is in no history and no referrer.
-        response = web.HTTPSeeOther("/")
-        response.set_cookie(_COOKIE, session, httponly=True, samesite="Strict")
-        raise response
+        answer = web.HTTPSeeOther("/")
+        answer.set_cookie(_COOKIE, session, httponly=True, samesite="Strict")
+        raise answer
 
     application = web.Application(middlewares=[guarded])
     aiohttp_jinja2.setup(application, loader=jinja2.FileSystemLoader(server.templates_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
@@ -39,6 +40,10 @@ def test_only_the_first_browser_with_the_token_gets_in() -> None:
                 async with own.get(address) as answer:
                     assert answer.status == 200
                     assert "token" not in str(answer.url)  # in no history and no referrer
+                    page = await answer.text()
+                asked = set(re.findall(r"\b(?:href|src)=.(https?://[^/]*)", page))
+                assert asked == {here}  # no other host is asked for anything
+                assert "keys.focus()" in page
                 assert await status(own, here) == 200
                 assert await status(other, address) == 403
                 assert await status(other, f"{here}/ws") == 403
