@@ -224,6 +224,15 @@ ACTIONS: tuple[Action, ...] = (
     A("chat.mode", "f8", "Mode", "Continue a text, or talk in turns.", 4),
     A("slider.less", "left,h", "Less", "Lower this value by a step."),
     A("slider.more", "right,l", "More", "Raise this value by a step."),
+    # The screen's own key: named with the nearest ones, so that the line of keys has room for it and a click closes.
+    A(
+        "tokens.close",
+        "f7",
+        "Tokens",
+        "On to the other answer, where two models speak; then back to the field.",
+        0,
+        do="screen.tokens",
+    ),
     A("tokens.left", "left,h", "Token before", "To the token before.", 1),
     A("tokens.right", "right,l", "Next token", "To the next token.", 2),
     A("tokens.up", "up,k", "Line up", "A line up."),

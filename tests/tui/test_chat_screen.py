@@ -128,6 +128,23 @@ def test_tokens_are_walked_and_clicked_in_wide_letters_too(tmp_path: Path) -> No
     drive(make_app(tmp_path, mode="chat"), do)
 
 
+def test_the_mouse_alone_opens_the_walk_through_the_tokens_and_ends_it(tmp_path: Path) -> None:
+    plant_run(tmp_path / "runs", "base", steps=50)
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        chat, bar = chat_of(app), app.screen.query_one(KeyBar)
+        await until(pilot, lambda: chat.talk.first.model == "base" and app.focused is chat.prompt, what="the field")
+        await pilot.press(*"hi", "enter")
+        await until(pilot, lambda: "HI" in text_of(app), what="the answer")
+        for focused in (chat.tokens, chat.prompt):
+            await until(pilot, lambda: "f7 Tokens" in bar.text, what="the key to click")
+            await pilot.click(bar, offset=(bar.text.index("f7 Tokens") + 1, 0))
+            await until(pilot, lambda focused=focused: app.focused is focused, what="the focus there")
+        assert not chat.token_pane.display
+
+    drive(make_app(tmp_path, mode="chat"), do)
+
+
 def test_what_was_said_last_stays_in_sight_when_the_terminal_changes_unless_one_looks_above(tmp_path: Path) -> None:
     async def do(pilot: Pilot[None], app: Workbench) -> None:
         talk, view = chat_of(app).talk, chat_of(app).first_view
