@@ -114,6 +114,20 @@ class WorkbenchScreen(Screen[None], inherit_bindings=False):
             return True
         return not any(known.changes and known.name == action for known in BY_ID.values())
 
+    def on_key(self, event: events.Key) -> None:
+        """A key that is not there because of --readonly says so, instead of doing nothing."""
+        if not self.workbench.options.readonly or event.key in self.active_bindings:
+            return
+        for node in (self.focused or self).ancestors_with_self:
+            for binding in (found for kind in type(node).__mro__ for found in kind.__dict__.get("BINDINGS", ())):
+                action = BY_ID.get(getattr(binding, "id", None) or "")
+                if action is None or not action.changes:
+                    continue
+                keys = self.workbench.keymap.get(action.id, action.keys).split(",")
+                if event.key in (key.strip() for key in keys):
+                    self.notify(f"{action.title}: not with --readonly, which only looks", timeout=3)
+                    return
+
 
 def help_of(widget: Widget | None) -> str:
     """The help text of the widget in focus, or of what it stands on."""

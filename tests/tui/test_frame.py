@@ -28,7 +28,7 @@ from lmplay_tui.state import State
 from lmplay_tui.theme import DARK, LIGHT, NUM_SERIES, Palette, series_ink
 from lmplay_tui.widgets.bars import KeyBar
 from lmplay_tui.widgets.pane import Pane
-from tests.tui.support import drive, make_app, plant_run, text_of, until, until_text
+from tests.tui.support import drive, make_app, plant_run, text_of, until_text
 
 
 def test_every_action_has_a_name_a_help_and_keys_that_terminals_pass_on() -> None:
@@ -190,22 +190,6 @@ def test_a_torn_state_file_costs_nothing_but_what_it_held(tmp_path: Path) -> Non
     assert state.get("layout.run", 0.5) == 1
 
 
-def test_readonly_offers_nothing_that_changes_anything(tmp_path: Path) -> None:
-    plant_run(tmp_path / "runs", "first", steps=3)
-
-    async def do(pilot: Pilot[None], app: Workbench) -> None:
-        await until_text(pilot, "first")
-        assert "read only" in text_of(app)
-        offered = {active.binding.id for active in app.screen.active_bindings.values()}
-        assert not offered & {action.id for action in ACTIONS if action.changes}
-        assert "runs.mark" in offered
-        await pilot.press("D", "X", "S", "A", "l", "2")
-        await pilot.pause(0.1)
-        assert len(app.screen_stack) == 1
-
-    drive(make_app(tmp_path, mode="runs", readonly=True), do)
-
-
 def test_ctrl_c_neither_leaves_nor_touches_a_run(tmp_path: Path) -> None:
     async def do(pilot: Pilot[None], app: Workbench) -> None:
         await pilot.press("ctrl+c", "ctrl+c")
@@ -270,29 +254,6 @@ def test_what_is_told_for_a_moment_more_makes_no_toast(tmp_path: Path) -> None:
     for text, seconds in (("gone soon", 0.4), ("stays", 60.0)):
         told.add(Notification(text, timeout=seconds))
     assert [one.message for one in told] == ["stays"]
-
-
-def test_a_dialog_that_is_asked_for_by_one_that_goes_ends_nothing(tmp_path: Path) -> None:
-    """The removal of the first, cancelled with its worker, ended the workbench without a word.
-
-    And what the launch form waited for was shown on a form that had been half taken down, which ended it as well.
-    """
-
-    async def do(pilot: Pilot[None], app: Workbench) -> None:
-        await until_text(pilot, "gpt2ish_med")
-        for _ in range(3):
-            going = TextDialog("One", "that goes")
-            await app.push_screen(going)
-            waiting = going.run_worker(asyncio.sleep(60))
-            await pilot.pause()
-            going.dismiss()
-            assert waiting.is_cancelled
-            going.run_worker(app.push_screen_wait(TextDialog("Another", "that it asks for")))
-            await until(pilot, lambda: not going.is_attached, what="a dialog that is gone")  # noqa: B023
-        await pilot.press("escape")  # heard by a workbench that goes on
-        assert app.is_running
-
-    drive(make_app(tmp_path), do)
 
 
 def test_closed_dialogs_are_let_go(tmp_path: Path) -> None:
