@@ -27,6 +27,8 @@ from lmplay.stats.side_cache import Block, SideCache
 # Lines enough for a block of the side cache; also what is parsed at once, so it bounds memory.
 _BLOCK_BYTES = 4 << 20
 _READ_BYTES = 8 << 20
+# Lines that are worth a block where somebody waits for them.
+_WORTH_A_BLOCK = 256 << 10
 # Pieces of a long file that are parsed at a time.
 _PARSERS = min(4, os.cpu_count() or 1)
 
@@ -157,6 +159,12 @@ class History:
         if changed:
             self._publish()
         return changed
+
+    def store(self) -> None:
+        """Put what was read into the side cache, where it otherwise waits until there is enough for a block."""
+        end = self._metrics.offset
+        if end - self._fresh_start >= _WORTH_A_BLOCK:
+            self._close_block(end)
 
     def _read_rows(self) -> Iterator[tuple[int, dict[str, Columns]]]:
         """What is new as (offset behind it, rows), in order; only what is being parsed is in memory."""

@@ -20,7 +20,7 @@ from lmplay.runs.jsonl import parse_row
 Floats = NDArray[np.float64]
 
 # Below this, importing pyarrow costs more than it saves: a tenth of a second, and 90 MiB for as long as a viewer runs.
-_LARGE = 2 << 20
+LARGE = 2 << 20
 _PIECE = 64 << 10
 """Bytes that are objects of Python at a time: as such, rows take six times the room of their text."""
 KINDS = ("train", "validate")
@@ -47,7 +47,7 @@ EMPTY = Columns(offsets=np.empty(0, np.int64), stage=np.empty(0, np.int64))
 
 def parse_chunk(data: bytes, start: int) -> dict[str, Columns]:
     """The rows in `data`, whole lines that begin at offset `start` of their file, by kind."""
-    if len(data) >= _LARGE:
+    if len(data) >= LARGE:
         from lmplay.stats.even_lines import parse_even_lines  # imports pyarrow
 
         parsed = parse_even_lines(data, start)

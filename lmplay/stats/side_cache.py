@@ -60,6 +60,11 @@ class SideCache:
             return []  # not there, cut off, or nonsense: made anew
         return []
 
+    def stored_bytes(self) -> int:
+        """How much of the metrics file is in it."""
+        stored = self.load()
+        return stored[-1].end if stored else 0
+
     def append(self, block: Block) -> bool:
         """Add a block that follows those stored; False when that can't be: not ours to write, or another was faster."""
         try:

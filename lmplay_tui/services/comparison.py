@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lmplay.runs import Status, read_status
+from lmplay.stats.apart import open_history
 from lmplay.stats.compare import compare_runs, group_by_seed, set_apart
 from lmplay.stats.curves import AXES, RunCurve, load_curve, mean_curve
 from lmplay.stats.history import History
@@ -63,7 +64,7 @@ class ComparisonFeed:
                 if path in self._histories:
                     changed = self._histories[path].refresh() or changed
                 else:
-                    self._histories[path], changed = History(path), True
+                    self._histories[path], changed = open_history(path), True
             except LMPlayError as error:
                 problems.append(str(error))
                 changed = changed or path in self._histories

@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 from lmplay.runs import JsonlTail, RunSummary, summarize
 from lmplay.runs.follow import line_start_near_end
 from lmplay.runs.layout import EVENTS, LOG, METRICS, SYSTEM
+from lmplay.stats.apart import open_history
 from lmplay.stats.history import History, Rows
 
 _MOST_EVENTS = 20_000
@@ -129,7 +130,7 @@ class RunFeed:
 
         self.reading = 0.0
         try:
-            return History(self.path, progress=progress)
+            return open_history(self.path, progress)
         finally:
             self.reading = None
 

@@ -18,6 +18,7 @@ from lmplay.runs import Run, RunWriter, create_run
 from lmplay.stats import even_lines
 from lmplay.stats import history as history_module
 from lmplay.stats import parse as parse_module
+from lmplay.stats.apart import open_history
 from lmplay.stats.even_lines import parse_even_lines
 from lmplay.stats.history import History
 from lmplay.stats.parse import parse_chunk, parse_rows, split_lines
@@ -252,8 +253,30 @@ def test_lines_as_a_worker_writes_them_are_read_as_tables(monkeypatch: pytest.Mo
             np.testing.assert_array_equal(fast[kind].values[name], column)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_long_run_is_read_in_a_process_of_its_own(run: Path, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    monkeypatch.setattr(history_module, "_READ_BYTES", 8 << 20)
+    lines = b"".join(json.dumps(train_row(step, step / 7)).encode() + b"\n" for step in range(1, 30_001))
+    (run / "metrics.jsonl").write_bytes(lines)
+    assert len(lines) > parse_module.LARGE
+    here: list[int] = []
+    monkeypatch.setattr(
+        history_module, "parse_chunk", lambda data, start: here.append(len(data)) or parse_chunk(data, start)
+    )
+    if fails:
+        monkeypatch.setattr("sys.executable", "/bin/false")
+    told: list[int] = []
+    history = open_history(run, told.append)
+    assert steps(history) == list(range(1, 30_001))
+    assert told[-1] == len(lines)
+    assert sum(here) == (len(lines) if fails else 0)
+    write_lines(run, [train_row(30_001)])
+    assert history.refresh()
+    assert steps(open_history(run)) == list(range(1, 30_002))
+
+
 def test_torn_and_foreign_lines_are_skipped_in_large_files_too(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parse_module, "_LARGE", 1 << 18)
+    monkeypatch.setattr(parse_module, "LARGE", 1 << 18)
     random.seed(0)
     with (run / "metrics.jsonl").open("a") as file:
         for step in range(1, 3001):

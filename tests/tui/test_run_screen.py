@@ -99,13 +99,13 @@ def test_a_long_run_is_read_beside_everything_else(tmp_path: Path, monkeypatch: 
     plant_run(tmp_path / "runs", "first", steps=200)
     go_on, readers = threading.Event(), []
 
-    def read_slowly(path: Path, *, progress: Callable[[int], None]) -> History:
+    def read_slowly(path: Path, progress: Callable[[int], None]) -> History:
         readers.append(path.name)
         progress((path / "metrics.jsonl").stat().st_size // 2)
         assert go_on.wait(60)
         return History(path)
 
-    monkeypatch.setattr(run_feed, "History", read_slowly)
+    monkeypatch.setattr(run_feed, "open_history", read_slowly)
 
     async def do(pilot: Pilot[None], _: Workbench) -> None:
         try:
