@@ -76,24 +76,33 @@ class TopBar(_Bar):
         told += [line((f"{'*' if ascii_only else '●'} {live} live", "good"))] if live else []
         all_of_it = [*told, line((where, "muted"))]
         # What matters least goes first when there is no room: the folder, the long titles, the count, the notice.
-        for narrow, status in ((False, all_of_it), (False, told), (True, told), (True, told[:1]), (True, [])):
-            content, places = self._screens(mode, narrow=narrow)
+        ways: tuple[tuple[str, list[Line]], ...] = (
+            ("long", all_of_it),
+            ("long", told),
+            ("short", told),
+            ("short", told[:1]),
+            ("short", []),
+            ("here", []),
+        )
+        for titles, status in ways:
+            content, places = self._screens(mode, titles=titles)
             right = tuple(span for part in status for span in (*part, ("  ", "")))
             room = self.size.width - width_of(content) - width_of(right)
             if room >= 0:
                 break
         self.put((*content, (" " * max(0, room), ""), *right), places)
 
-    def _screens(self, mode: str, *, narrow: bool) -> tuple[Line, tuple[Place, ...]]:
+    def _screens(self, mode: str, *, titles: str) -> tuple[Line, tuple[Place, ...]]:
+        """`titles`: long, short, or here: only that of the screen that is shown, the others by their numbers."""
         content: list[tuple[str, str]] = [(" lmplay ", "bold primary")]
         places = []
         position = 8
         for number, (name, title, short) in enumerate(SCREENS, 1):
-            label = short if narrow else title
             here = name == mode
+            label = title if titles == "long" else short if titles == "short" or here else ""
             spans = [
                 (f" {number}", "key" if not here else "cursor bold"),
-                (f" {label} ", "cursor bold" if here else "muted"),
+                (f" {label} " if label else "", "cursor bold" if here else "muted"),
             ]
             size = sum(len(text) for text, _ in spans)
             places.append(Place(position, position + size, BY_ID[f"app.{name}"].action))

@@ -9,6 +9,7 @@ from textual.widget import Widget
 
 from lmplay_tui.app import Workbench
 from lmplay_tui.state import State
+from lmplay_tui.widgets.bars import TopBar
 from lmplay_tui.widgets.pane import Divider
 from tests.tui.support import EXPERIMENTS, FakeCommands, drive, make_app, plant_run, text_of, until, until_text
 
@@ -84,3 +85,13 @@ def test_a_list_that_comes_in_late_has_rows_for_all(tmp_path: Path) -> None:
         await until(pilot, lambda: all(one["name"] in text_of(app) for one in many), what="all of them")
 
     drive(make_app(tmp_path, commands=FakeCommands({"list": many})), do, size=(160, 50))
+
+
+def test_every_screen_can_be_clicked_where_there_is_no_room_for_titles(tmp_path: Path) -> None:
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until(pilot, lambda: " 7" in text_of(app).splitlines()[0], what="the number of the last screen")
+        top = text_of(app).splitlines()[0]
+        await pilot.click(app.screen.query_one(TopBar), offset=(top.index(" 7") + 1, 0))
+        await until(pilot, lambda: app.current_mode == "data", what="the last screen")
+
+    drive(make_app(tmp_path), do, size=(40, 12))
