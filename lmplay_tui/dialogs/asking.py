@@ -8,6 +8,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
+from textual.widgets.input import Selection
 
 from lmplay.utils.errors import LMPlayError
 from lmplay_tui.actions import bindings_for
@@ -92,12 +93,16 @@ class TextDialog(Dialog):
         text: str = "",
         *,
         value: str = "",
+        selected: bool = False,
         placeholder: str = "",
         problem: Callable[[str], str] | None = None,
         danger: bool = False,
     ) -> None:
+        """With `selected`, what is typed takes the place of `value`."""
         super().__init__(title, text, danger=danger)
         self._field = Answer(value, placeholder=placeholder)
+        if selected:
+            self._field.selection = Selection(0, len(value))
         self._problem = problem
         self._complaint = TextView()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from textual.widget import Widget
 
 from lmplay_tui.dialogs.asking import TextDialog
@@ -23,12 +24,17 @@ class FindingScreen(SteeringScreen):
     def searched(self) -> Widget:
         raise NotImplementedError
 
+    def bring_below(self) -> None:
+        """Bring that view into sight, where something else has the whole screen."""
+        raise NotImplementedError
+
     def action_find(self) -> None:
+        self.bring_below()
         self.run_worker(self._find(), group="dialog")
 
     async def _find(self) -> None:
         text = await self.app.push_screen_wait(
-            TextDialog("Find", "In the view below; n goes on, N goes back.", value=self._wanted)
+            TextDialog("Find", "In the view below; n goes on, N goes back.", value=self._wanted, selected=True)
         )
         if text:
             self._wanted, self._found_at = text, -1
@@ -41,6 +47,7 @@ class FindingScreen(SteeringScreen):
         self._find_other(-1)
 
     def _find_other(self, step: int) -> None:
+        self.bring_below()
         view = self.searched
         if not self._wanted:
             self.action_find()
@@ -52,9 +59,10 @@ class FindingScreen(SteeringScreen):
     def _find_line(self, view: TextView, step: int) -> bool:
         lines = view.lines
         for place in _onwards(self._found_at, len(lines), step):
-            if self._is_in(plain(lines[place])):
+            text = plain(lines[place])
+            if self._is_in(text):
                 self._found_at = place
-                view.show_marked(place)
+                view.show_marked(place, cell_len(text[: text.casefold().index(self._wanted.casefold())]))
                 return True
         return False
 

@@ -318,6 +318,7 @@ class RunScreen(FindingScreen):
         place = None if self.picture is None else place_of_event(self.picture, self.x_axis, int(event.key))
         if place is not None:
             main = self.deck.main
+            self.remove_class("-full-view")
             main.look(replace(main.view, cursor=place), tell=True)
             main.focus()
 
@@ -340,14 +341,24 @@ class RunScreen(FindingScreen):
             self._show_charts()
             self.notify(f"x axis: {following}", timeout=2)
         elif event.what == "full":
-            self.deck.full(event.chart)
-            self.set_class(self.deck.is_full, "-full")
-            self.query_one("#split", Split).set_alone(self.deck.is_full)
+            self._show_alone(event.chart)
         elif event.what == "figure":
             self.run_worker(self._choose_figure(event.chart), group="dialog")
         else:
             name = f"{self.feed.path.name if self.feed else 'run'}-{self.deck.figure_of(event.chart)}"
             self.workbench.export_chart(event.chart, name)
+
+    def _show_alone(self, chart: Chart) -> None:
+        """This chart on the whole screen, or everything again."""
+        self.deck.full(chart)
+        self.set_class(self.deck.is_full, "-full")
+        self.query_one("#split", Split).set_alone(self.deck.is_full)
+        self.call_after_refresh(self._show_head)  # it was fitted to no width while it wasn't there
+
+    def bring_below(self) -> None:
+        """The view below comes into sight, where a chart has the whole screen."""
+        for chart in self.deck.shown if self.deck.is_full else ():
+            self._show_alone(chart)
 
     async def _choose_figure(self, chart: Chart) -> None:
         if self.picture is None:
@@ -363,6 +374,8 @@ class RunScreen(FindingScreen):
             self._show_charts()
 
     def action_charts(self) -> None:
+        self.bring_below()
+        self.remove_class("-full-view")
         self.deck.set_count(self.deck.next_count)
         self.workbench.state.set("run.charts", self.deck.count)
         self._show_charts()
@@ -374,6 +387,7 @@ class RunScreen(FindingScreen):
         return self.views.in_sight
 
     def action_view(self) -> None:
+        self.bring_below()
         self.views.next()
 
     def action_full_view(self) -> None:

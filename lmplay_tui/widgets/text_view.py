@@ -80,12 +80,15 @@ class TextView(ScrollView):
                 self.refresh(Region(0, row - self.scroll_offset.y, self.size.width, 1))
         self._marked = place
 
-    def show_marked(self, place: int) -> None:
-        """Mark a line and bring it into view."""
+    def show_marked(self, place: int, column: int = 0) -> None:
+        """Mark a line and bring it into view; of a line that is wider than the view, the part about `column`."""
         self.mark(place)
         top, height = self.scroll_offset.y, max(1, self.size.height)
         if not top <= place < top + height:
             self.scroll_to(y=max(0, place - height // 2), animate=False, force=True)
+        left, width = self.scroll_offset.x, max(1, self.size.width)
+        if self._wide and not left <= column < left + width * 3 // 4:
+            self.scroll_to(x=max(0, column - width // 2), animate=False, force=True)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
         return len(self._lines)
@@ -97,11 +100,11 @@ class TextView(ScrollView):
         left, top = self.scroll_offset
         width = self.size.width
         content = _at(self._lines, top + y)
+        under = "selected" if self._marked == top + y else ""
         if left:
-            strip = to_strip(content, palette_of(self.app), width_of(content)).crop(left, left + width)
-            strip = strip.adjust_cell_length(width)
+            everything = max(left + width, width_of(content))
+            strip = to_strip(content, palette_of(self.app), everything, under=under).crop(left, left + width)
         else:
-            under = "selected" if self._marked == top + y else ""
             beside_scrollbar = self.scrollable_content_region.width
             strip = to_strip(content, palette_of(self.app), beside_scrollbar, under=under)
         strip = self._with_selection(strip, left, top + y).apply_style(self.rich_style)

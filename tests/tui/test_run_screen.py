@@ -142,3 +142,49 @@ def test_checkpoints_lead_to_a_chat_with_each(tmp_path: Path) -> None:
         await until_text(pilot, "first@150")
 
     drive(make_app(tmp_path, mode="run"), do)
+
+
+def test_a_chart_or_a_view_alone_gives_way_to_what_is_asked_for_next(tmp_path: Path) -> None:
+    plant_run(tmp_path / "runs", "first", steps=200)
+    log = tmp_path / "runs" / "first" / "worker.log"
+    log.write_text(log.read_text() + "x" * 300 + " the Needle\n" + "and the needle again\n" + "the end\n" * 40)
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "● train")
+        assert isinstance(app.screen, RunScreen)
+        screen, head = app.screen, text_of(app).splitlines()[1]
+        await pilot.press("z")
+        await until(pilot, lambda: "gradient norm" not in text_of(app), what="one chart alone")
+        assert "Console" not in text_of(app)
+        await pilot.press("v")  # to the console
+        await until_text(pilot, "the end")
+        # It was told a tick ago, when it had no width, and nothing is new in a run that has ended.
+        await until(pilot, lambda: text_of(app).splitlines()[1] == head, what="the head as wide as before")
+
+        screen.deck.main.focus()
+        await pilot.press("z")
+        await until(pilot, lambda: "the end" not in text_of(app), what="one chart alone")
+        await pilot.press("slash", *"NEEDLE", "enter")
+        await until_text(pilot, "the Needle")  # at the far end of its line
+        assert "gradient norm" in text_of(app)
+        marked = screen.console.render_line(int(screen.console.virtual_size.height) - 42 - int(screen.console.scroll_y))
+        assert "the Needle" in marked.text
+        plain_line = screen.console.render_line(0)
+        assert list(marked)[-1].style != list(plain_line)[-1].style
+        await pilot.press("n")
+        await until_text(pilot, "and the needle again")
+        await pilot.press("N")
+        await until_text(pilot, "the Needle")
+        await pilot.press("slash", *"missing", "enter")  # in place of what was looked for before
+        await until_text(pilot, "'missing' is not there")
+
+        screen.views.choose("events")
+        screen.views.in_sight.focus()
+        await pilot.press("z")
+        await until(pilot, lambda: "gradient norm" not in text_of(app), what="the events alone")
+        screen.events.move_to("1")
+        await pilot.press("enter")
+        await until_text(pilot, "gradient norm")
+        assert app.focused is screen.deck.main
+
+    drive(make_app(tmp_path, mode="run"), do)
