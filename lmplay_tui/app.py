@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from textual.binding import Binding
 
@@ -22,8 +22,8 @@ from lmplay_tui.actions import bindings_for
 from lmplay_tui.ascii_only import AsciiOnly
 from lmplay_tui.in_order import KeysInOrder
 from lmplay_tui.keymap import read_keymap
-from lmplay_tui.modes import MODES
-from lmplay_tui.options import Options, parse_options
+from lmplay_tui.modes import MODES, import_screens
+from lmplay_tui.options import Options
 from lmplay_tui.pace import Pace
 from lmplay_tui.services.commands import Commands
 from lmplay_tui.services.experiments import ExperimentIndex
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from textual.dom import DOMNode
     from textual.filter import LineFilter
 
+    from lmplay.stats.apart import Reader
     from lmplay_tui.screens.base import WorkbenchScreen
     from lmplay_tui.services.preparation import Preparations
     from lmplay_tui.services.requests import Requests
@@ -78,11 +79,12 @@ class Workbench(Wayfinding, KeysInOrder, inherit_bindings=False):
         commands: Commands | None = None,
         index: ExperimentIndex | None = None,
         clock: Callable[[], float] = time.monotonic,
+        reader: Reader | None = None,
     ) -> None:
         self.options = options
         self.state = state if state is not None else State()
         self.keymap = keymap or {}
-        self.root = _runs_root(options)
+        self.root = options.root
         self.marks = self.state.of_runs(self.root)
         # The screen that is shown first is there from the start. Switching to it from a default one would style and lay
         # out both, and keep the first frame back for 50 ms.
@@ -96,6 +98,7 @@ class Workbench(Wayfinding, KeysInOrder, inherit_bindings=False):
         self._store: RunStore | None = None
         self._requests: Requests | None = None
         self._feeds: Feeds | None = None
+        self._reader = reader
         self._preparations: Preparations | None = None
         self.is_up = False
         """Whether the first screen stands, and is about to be drawn."""
@@ -151,6 +154,8 @@ class Workbench(Wayfinding, KeysInOrder, inherit_bindings=False):
         self.set_interval(1 / self.options.fps, self._tick)
         self.set_interval(TIDY_SECONDS, tidy)
         self.look_now()
+        # Behind what the first screen is about to read and start.
+        self.set_timer(1.0, lambda: self.run_worker(import_screens, thread=True, group="import"))
 
     @property
     def where(self) -> str:
@@ -183,7 +188,7 @@ class Workbench(Wayfinding, KeysInOrder, inherit_bindings=False):
         if self._feeds is None:
             from lmplay_tui.services.run_feed import Feeds
 
-            self._feeds = Feeds()
+            self._feeds = Feeds(self._reader)
         return self._feeds
 
     @property
@@ -303,29 +308,16 @@ def _palette() -> type[Provider]:
     return WorkbenchCommands
 
 
-def _runs_root(options: Options) -> Path:
-    """As `lmplay.runs.runs_root`, which isn't imported before the first frame."""
-    if options.runs is not None:
-        return options.runs.expanduser().absolute()
-    configured = os.environ.get("LMPLAY_RUNS")
-    return (Path(configured).expanduser() if configured else Path("runs")).absolute()
-
-
-def main() -> NoReturn:
-    options = parse_options(sys.argv[1:])
-    sys.exit(run(options))
-
-
-def run(options: Options) -> int:
-    """Run the workbench; returns the exit status."""
+def run(options: Options, reader: Reader | None = None) -> int:
+    """Run the workbench; returns the exit status. `reader`: what reads the run that is to be shown already."""
     try:
         keymap = read_keymap(config_file())
         if options.keys or options.reset_terminal or options.serve:
             return _aside(options, keymap)
-        root = _runs_root(options)
+        root = options.root
         os.environ["LMPLAY_RUNS"] = str(root)  # for every command that is started from here
         share_one_arena()  # while there is one thread only
-        app = Workbench(options, state=State(state_folder() / "workbench.json"), keymap=keymap)
+        app = Workbench(options, state=State(state_folder() / "workbench.json"), keymap=keymap, reader=reader)
         app.run(mouse=options.mouse)
     except LMPlayError as error:
         print(f"lmplay-tui: {error}", file=sys.stderr)  # noqa: T201

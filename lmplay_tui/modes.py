@@ -1,4 +1,4 @@
-"""The screens by the name of their mode; each is imported when it is first shown, so that the first frame is early."""
+"""The screens by the name of their mode; none but the first is imported before the first frame, so that it is early."""
 
 from __future__ import annotations
 
@@ -32,3 +32,9 @@ def _maker(module: str, name: str) -> Callable[[], Screen[Any]]:
 
 
 MODES: dict[str, Callable[[], Screen[Any]]] = {mode: _maker(*where) for mode, where in _CLASSES.items()}
+
+
+def import_screens() -> None:
+    """All of them: the first look at a screen then takes no longer than the next. Called in a thread."""
+    for module, _ in _CLASSES.values():
+        import_module(f"lmplay_tui.screens.{module}")

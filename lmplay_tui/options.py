@@ -26,6 +26,14 @@ class Options:
     open: str | None = None
     """A run to show at once."""
 
+    @property
+    def root(self) -> Path:
+        """As `lmplay.runs.runs_root`, which isn't imported before the first frame."""
+        if self.runs is not None:
+            return self.runs.expanduser().absolute()
+        configured = os.environ.get("LMPLAY_RUNS")
+        return (Path(configured).expanduser() if configured else Path("runs")).absolute()
+
 
 def parse_options(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Options:
     """Exits with status 2, as argparse does, on wrong usage."""

@@ -43,9 +43,10 @@ def decimate(x: Floats, y: Floats, columns: int) -> tuple[Floats, Floats]:
 def _extremes(x: Floats, y: Floats, columns: int) -> NDArray[np.int64]:
     """The places of each column's lowest and highest finite `y`, ascending. A column without one is a gap: one of its
     points stays to show it."""
-    known = np.flatnonzero(np.isfinite(x))
-    order = None if len(known) == len(x) and not (np.diff(x) < 0).any() else known[np.argsort(x[known], kind="stable")]
-    if order is not None:
+    known, order = np.isfinite(x), None
+    if not known.all() or (x[1:] < x[:-1]).any():
+        places = np.flatnonzero(known)
+        order = places[np.argsort(x[places], kind="stable")]
         x, y = x[order], y[order]
     if len(x) == 0:
         return np.empty(0, np.int64)
@@ -53,7 +54,7 @@ def _extremes(x: Floats, y: Floats, columns: int) -> NDArray[np.int64]:
     borders = np.searchsorted(x, np.linspace(x[0], x[-1], columns + 1)[1:-1])
     starts = np.unique(np.r_[0, borders, len(x)]).tolist()
     finite = np.isfinite(y)
-    low, high = np.where(finite, y, np.inf), np.where(finite, y, -np.inf)
+    low, high = (y, y) if finite.all() else (np.where(finite, y, np.inf), np.where(finite, y, -np.inf))
     found = [
         start + int(at)
         for start, end in itertools.pairwise(starts)

@@ -66,11 +66,11 @@ class ChartData:
 
 def value_at(curve: Curve, x: float) -> tuple[float, float] | None:
     """(x, y) of the curve's finite point nearest to `x`; None when it has none."""
-    known = np.flatnonzero(np.isfinite(curve.y) & np.isfinite(curve.x))
-    if len(known) == 0:
+    known = np.isfinite(curve.y) & np.isfinite(curve.x)
+    places, values = (curve.x, curve.y) if known.all() else (curve.x[known], curve.y[known])
+    if len(places) == 0:
         return None
-    places = curve.x[known]
     after = int(np.searchsorted(places, x))
     if after == len(places) or (after > 0 and x - places[after - 1] <= places[after] - x):
         after -= 1
-    return float(places[after]), float(curve.y[known[after]])
+    return float(places[after]), float(values[after])

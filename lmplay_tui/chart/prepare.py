@@ -67,7 +67,7 @@ def scaled(values: Floats, *, log: bool) -> Floats:
 def _layers(curve: Curve, view: View, columns: int, limits: Limits) -> list[Layer]:
     known = np.isfinite(curve.x)
     x, y = (curve.x, curve.y) if known.all() else (curve.x[known], curve.y[known])
-    if len(x) > 1 and (np.diff(x) < 0).any():
+    if (x[1:] < x[:-1]).any():
         order = np.argsort(x, kind="stable")
         x, y = x[order], y[order]
     x = scaled(x, log=view.log_x)

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 from lmplay.runs import JsonlTail, RunSummary, summarize
 from lmplay.runs.follow import line_start_near_end
 from lmplay.runs.layout import EVENTS, LOG, METRICS, SYSTEM
-from lmplay.stats.apart import open_history
+from lmplay.stats.apart import Reader, open_history
 from lmplay.stats.history import History, Rows
 
 _MOST_EVENTS = 20_000
@@ -50,22 +50,28 @@ class RunPicture:
 class Feeds:
     """The feeds in use: screens that show the same run read it once."""
 
-    def __init__(self) -> None:
+    def __init__(self, reader: Reader | None = None) -> None:
+        """`reader`: one that is at work already, on whichever run."""
         self._used: WeakValueDictionary[Path, RunFeed] = WeakValueDictionary()
+        self._reader = reader
 
     def of(self, path: Path) -> RunFeed:
         """The feed of the run in `path`; it lasts as long as anybody keeps it."""
         feed = self._used.get(path)
         if feed is None:
-            feed = self._used[path] = RunFeed(path)
+            reader = None
+            if self._reader is not None and self._reader.path == path:
+                reader, self._reader = self._reader, None
+            feed = self._used[path] = RunFeed(path, reader)
         return feed
 
 
 class RunFeed:
     """Follows the run in `path`. The first `look` may take seconds for a run of a million rows."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reader: Reader | None = None) -> None:
         self.path = path
+        self._reader = reader
         self.reading: float | None = None
         """How much of the figures has been read, 0 to 1, while the first look goes on."""
         self._lock = threading.Lock()
@@ -130,9 +136,9 @@ class RunFeed:
 
         self.reading = 0.0
         try:
-            return open_history(self.path, progress)
+            return open_history(self.path, progress, reader=self._reader)
         finally:
-            self.reading = None
+            self.reading = self._reader = None
 
 
 class LogTail:

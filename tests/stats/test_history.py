@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmplay.runs import Run, RunWriter, create_run
+from lmplay.stats import apart as apart_module
 from lmplay.stats import even_lines
 from lmplay.stats import history as history_module
 from lmplay.stats import parse as parse_module
-from lmplay.stats.apart import open_history
+from lmplay.stats.apart import begin_reading, open_history
 from lmplay.stats.even_lines import parse_even_lines
 from lmplay.stats.history import History
 from lmplay.stats.parse import parse_chunk, parse_rows, split_lines
@@ -273,6 +274,22 @@ def test_a_long_run_is_read_in_a_process_of_its_own(run: Path, monkeypatch: pyte
     write_lines(run, [train_row(30_001)])
     assert history.refresh()
     assert steps(open_history(run)) == list(range(1, 30_002))
+
+
+def test_a_reader_that_was_begun_before_is_the_one_that_is_waited_for(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert begin_reading(run) is None, "a short run isn't worth a process"
+    monkeypatch.setattr(apart_module, "_WORTH_A_START", 1 << 20)
+    lines = b"".join(json.dumps(train_row(step, step / 7)).encode() + b"\n" for step in range(1, 30_001))
+    (run / "metrics.jsonl").write_bytes(lines)
+    reader = begin_reading(run)
+    assert reader is not None
+    monkeypatch.setattr("sys.executable", "/bin/false")  # another one would fail
+    monkeypatch.setattr(history_module, "parse_chunk", lambda data, _: pytest.fail(f"{len(data)} bytes are read here"))
+    told: list[int] = []
+    assert steps(open_history(run, told.append, reader=reader)) == list(range(1, 30_001))
+    assert told[-1] == len(lines)
 
 
 def test_torn_and_foreign_lines_are_skipped_in_large_files_too(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
+from lmplay.stats.apart import Reader
 from lmplay.stats.history import History
 from lmplay.utils.files import to_json
 from lmplay_tui.app import Workbench
 from lmplay_tui.lines import plain
 from lmplay_tui.screens.run import RunScreen
 from lmplay_tui.services import run_feed
-from lmplay_tui.services.run_feed import RunFeed
+from lmplay_tui.services.run_feed import Feeds, RunFeed
 from lmplay_tui.views.run import crosshair_line, nearest_row
 from lmplay_tui.views.run_log import RunLog
 from tests.tui.support import START, drive, make_app, plant_run, text_of, until, until_text
@@ -99,7 +100,8 @@ def test_a_long_run_is_read_beside_everything_else(tmp_path: Path, monkeypatch: 
     plant_run(tmp_path / "runs", "first", steps=200)
     go_on, readers = threading.Event(), []
 
-    def read_slowly(path: Path, progress: Callable[[int], None]) -> History:
+    def read_slowly(path: Path, progress: Callable[[int], None], *, reader: Reader | None) -> History:
+        assert reader is None
         readers.append(path.name)
         progress((path / "metrics.jsonl").stat().st_size // 2)
         assert go_on.wait(60)
@@ -188,3 +190,21 @@ def test_a_chart_or_a_view_alone_gives_way_to_what_is_asked_for_next(tmp_path: P
         assert app.focused is screen.deck.main
 
     drive(make_app(tmp_path, mode="run"), do)
+
+
+def test_a_reader_that_is_at_work_serves_the_run_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (plant_run(tmp_path, name, steps=5) for name in ("first", "second"))
+    waited_for: list[Path] = []
+    wait = Reader.wait
+
+    def note(reader: Reader, progress: Callable[[int], None] | None = None) -> None:
+        waited_for.append(reader.path)
+        wait(reader, progress)
+
+    monkeypatch.setattr(Reader, "wait", note)
+    feeds = Feeds(Reader(first))
+    feeds.of(second).look()
+    assert waited_for == []
+    for _ in range(2):
+        assert feeds.of(first).look().train.num_rows == 5
+    assert waited_for == [first]
