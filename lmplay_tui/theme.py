@@ -6,6 +6,7 @@ every theme of Textual and the sixteen colours of a plain terminal work alike.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from textual.app import App
 
 NUM_SERIES: Final = 8
+_LEAST_CONTRAST: Final = 3.1
+"""Of an ink on whatever it may lie on: WCAG 2.2 asks 3:1 of large text and of signs, and colours round to bytes."""
+_TEXT_CONTRAST: Final = 7.0
+"""Of plain text on the row of the cursor: what WCAG 2.2 asks of text at its strictest (AAA)."""
 
 DARK = Theme(
     name="lmplay-dark",
@@ -123,6 +128,10 @@ class Palette:
             return
         self._background = Color.parse(variables["background"])
         text = Color.parse(variables["foreground"])
+        bar = Color.parse(variables["panel"])
+        cursor = self._under(text, Color.parse(variables["block-cursor-background"]))
+        pole = Color(255, 255, 255) if dark else Color(0, 0, 0)
+        grounds = (self._background, Color.parse(variables["surface"]), bar, cursor)
         named = {
             "muted": self._mixed(text, 0.74),
             "faint": self._mixed(text, 0.30),
@@ -135,13 +144,15 @@ class Palette:
         }
         series = _SERIES_DARK if dark else _SERIES_LIGHT
         named |= {f"s{index}": Color.parse(colour) for index, colour in enumerate(series)}
+        named = {
+            word: _readable(colour, grounds, pole) if word != "faint" else colour for word, colour in named.items()
+        }
         self._colours = named
         self._words |= {word: Style(color=colour.rich_color) for word, colour in named.items()}
         self._words["key"] = Style(color=named["accent"].rich_color, bold=True)
-        cursor = Color.parse(variables["block-cursor-background"])
         self._words["cursor"] = Style(bgcolor=cursor.rich_color)
         self._words["selected"] = Style(bgcolor=self._background.blend(cursor, 0.45).rich_color)
-        self._words["bar"] = Style(bgcolor=Color.parse(variables["panel"]).rich_color)
+        self._words["bar"] = Style(bgcolor=bar.rich_color)
 
     def style(self, ink: str) -> Style:
         """The style of an ink. Several words add up; the last colour wins, and `dim` fades it."""
@@ -159,8 +170,40 @@ class Palette:
             self._cache[ink] = found
         return found
 
+    def _under(self, text: Color, wanted: Color) -> Color:
+        """The ground of the cursor's row: it keeps its inks, so a theme's strong colour is thinned until text shows."""
+        shares = (1.0, 0.8, 0.6, 0.45, 0.35, 0.28)
+        found = (self._background.blend(wanted, share) for share in shares)
+        return next(
+            (colour for colour in found if contrast(text, colour) >= _TEXT_CONTRAST),
+            self._background.blend(wanted, 0.2),
+        )
+
     def _mixed(self, colour: Color, share: float) -> Color:
         return self._background.blend(colour, share)
+
+
+def contrast(one: Color, other: Color) -> float:
+    """From 1 (none) to 21 (black on white): WCAG 2.2, contrast ratio."""
+    low, high = sorted(map(_luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: Color) -> float:
+    """WCAG 2.2, relative luminance of an sRGB colour."""
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour.normalized
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _readable(colour: Color, grounds: Sequence[Color], pole: Color) -> Color:
+    """The colour, moved towards `pole` until it stands out from each of the grounds."""
+    for step in range(10):
+        found = colour.blend(pole, step / 10)
+        if all(contrast(found, ground) >= _LEAST_CONTRAST for ground in grounds):
+            return found
+    return pole
 
 
 def palette_of(app: App[object]) -> Palette:
