@@ -18,11 +18,16 @@ import sys
 import tempfile
 import threading
 import time
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+from lmplay.plans import load_plan
 from lmplay.runs import JsonlAppender, JsonlTail, RunFollower, RunWriter, create_run, summarize_all
 from lmplay.stats.history import History
 from lmplay.stats.side_cache import SideCache
+from lmplay.train.record import provenance
+from lmplay.train.request import RunRequest
 
 PEAK = """
 import sys
@@ -36,9 +41,37 @@ READERS = 100
 PROCESSES = 4
 
 
-def write_run(root: Path, name: str, rows: int) -> Path:
+def asked_for(number: int) -> dict[str, Any]:
+    """What `lmplay run` writes down of a run beside its experiment, so that `run.json` has the size of a real one."""
+    plan = load_plan("quickstart")
+    rate = (1e-4, 6e-4, 1e-3, 3e-3)[number % 4]
+    request = RunRequest(experiment="synthetic", plan=plan.name, seed=number % 5, train={"lr": rate})
+    stages = [
+        {"name": stage.name, "train": request.stage_config(preset={}, stage=stage.name, stage_train=stage.train)}
+        for stage in plan.stages
+    ]
+    return {
+        "request": request.model_dump(mode="json"),
+        "plan": {"name": plan.name, "folder": str(plan.folder), "content": plan.model_dump(mode="json")},
+        "config": {
+            "model": {"max_len": 1024, "num_heads": 2, "num_blocks": 2, "embed_dim": 64, "attn_dropout": 0.1},
+            "data": request.data_config().model_dump(mode="json"),
+            "stages": [{**stage, "train": stage["train"].model_dump(mode="json")} for stage in stages],
+        },
+        "seed": request.seed,
+        "cost": {"parameters": 6_598_528, "non_embedding_parameters": 3_316_544, "training_flops_per_token": 21e6},
+        **_provenance(),
+    }
+
+
+@cache
+def _provenance() -> dict[str, Any]:
+    return provenance(experiment_file=__file__)
+
+
+def write_run(root: Path, name: str, rows: int, **asked: object) -> Path:
     """A run with as many training rows, with the figures of a worker's, and a validation every thousand."""
-    path = create_run("synthetic", name=name, root=root)
+    path = create_run("synthetic", name=name, root=root, **asked)
     dice = random.Random(0)
     with RunWriter(path) as writer:
         batch = []
@@ -57,7 +90,9 @@ def write_run(root: Path, name: str, rows: int) -> Path:
                 writer.metrics(*batch)
                 batch = []
         writer.metrics(*batch)
-        writer.status(state="done")
+        stage = {"name": "mix", "steps": rows, "samples": rows * 50, "tokens": rows * 51200, "validation_loss": 3.1}
+        figures = {"validation_loss": 3.1, "validation_perplexity": 22.2, "validation_accuracy": 0.3}
+        writer.status(state="done", device="cpu", total_steps=rows, stages=1, by_stage=[stage], **figures)
     return path
 
 

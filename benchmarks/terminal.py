@@ -67,6 +67,13 @@ class Terminal:
             pass
         return bytes(self.output[start:])
 
+    def take_some(self, seconds: float) -> bytes:
+        """What is sent next; nothing when nothing is within so many seconds."""
+        start, end = len(self.output), time.perf_counter() + seconds
+        while len(self.output) == start and (left := end - time.perf_counter()) > 0 and self._pump(left):
+            pass
+        return bytes(self.output[start:])
+
     def until(self, condition: Callable[[], bool], *, what: str, seconds: float = 60.0) -> float:
         """Seconds until something is so. `TimeoutError` ends with what was sent last."""
         begun = time.perf_counter()

@@ -21,18 +21,29 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
 
-from benchmarks.runs import write_run
+from benchmarks.runs import asked_for, write_run
 from benchmarks.terminal import BRAILLE, Terminal
 from lmplay.runs import RunWriter, create_run
 from lmplay.stats.side_cache import SideCache
 
 PARTS = ("frame", "idle", "live", "rows", "folder", "memory")
 SCREENS = {"1": "experiments", "3": "runs", "4": "run", "5": "compare", "7": "data", "6": "chat"}
+FOLDER_KEYS = {
+    "last": "G",
+    "page up": "\x1b[5~",
+    "first": "g",
+    "page down": "\x1b[6~",
+    "other way round": "O",
+    "sort": "o",
+    "filter opened": "/",
+    "filter by a setting": "lr>=1e-3",
+    "filter cleared": "\x1b",
+}
 ROWS_A_SECOND = 2.0
 _READY = "Quit"
 """Stands at the end of the lowest line, which is sent last."""
@@ -103,7 +114,7 @@ def time_first_frames(starts: int = 7) -> None:
 
 
 def measure_idle(root: Path, seconds: float) -> None:
-    write_run(root, "ended", 500)
+    write_run(root, "ended", 500, **asked_for(0))
     with Terminal("--runs", str(root)) as terminal:
         terminal.until_text(_READY)
         for key, name in SCREENS.items():
@@ -199,9 +210,13 @@ def _cpu(terminal: Terminal) -> float:
 
 
 def look_at_many_runs(root: Path, count: int, seconds: float) -> None:
-    """A folder of so many runs that have ended: until the list is there, until the filter answers, and at rest."""
+    """So many runs that have ended: until the list is there, until keys and the filter answer, at rest, with live ones.
+
+    A key has answered at the last byte that it makes the workbench send: what it shows of the run under the cursor too.
+    """
     for number in range(count):
-        write_run(root, f"run-{number:05}", 3)
+        write_run(root, f"run-{number:05}", 3, **asked_for(number))
+    size = (root / "run-00000" / "run.json").stat().st_size
     with Terminal("--runs", str(root)) as terminal:
         terminal.until_text(_READY)
         terminal.until_quiet()
@@ -209,22 +224,34 @@ def look_at_many_runs(root: Path, count: int, seconds: float) -> None:
         terminal.press("3")
         listed = terminal.until_text("run-0", after=start)
         terminal.until_quiet()
-        start = len(terminal.output)
-        terminal.press("G")
-        ended = terminal.until_text("run-00", after=start)
-        terminal.until_quiet()
-        terminal.press("/")
-        terminal.take(0.5)
-        start = len(terminal.output)
-        terminal.press(f"run-{count // 2:05}")
-        filtered = terminal.until_text(f"run-{count // 2:05}  synthetic", after=start)
-        terminal.until_quiet()
+        answers = {name: _answer(terminal, key) for name, key in FOLDER_KEYS.items()}
         sent, share = _cost(terminal, seconds, terminal.process)
         memory = terminal.process.memory_info().rss / 2**20
+        told = ", ".join(f"{name} {first:.2f} ({last:.2f})" for name, (first, last) in answers.items())
         print(
-            f"{count:,} runs: listed in {listed:.2f} s, at the last in {ended:.2f} s, filtered in {filtered:.2f} s; "
-            f"then {sent:.0f} bytes/s, {share:.2f}% of a core (targets 0 and 1%); {memory:.0f} MiB"
+            f"{count:,} runs with a run.json of {size / 1000:.1f} kB: listed in {listed:.2f} s; seconds to the first "
+            f"answer (to the last byte): {told}; then {sent:.0f} bytes/s, {share:.2f}% of a core (targets 0 and 1%); "
+            f"{memory:.0f} MiB"
         )
+        with ExitStack() as live:
+            for number in range(5):
+                live.enter_context(live_run(root, f"live-{number}"))
+            terminal.until_text("5 live")
+            terminal.press("g")  # by name they come first
+            terminal.take(5)
+            sent, share = _cost(terminal, seconds, terminal.process)
+            print(f"five live ones among them: {sent:.0f} bytes/s, {share:.1f}% of a core")
+
+
+def _answer(terminal: Terminal, key: str) -> tuple[float, float]:
+    """Seconds from a key to the first that it makes the workbench send, and to the last."""
+    begun = time.perf_counter()
+    terminal.press(key)
+    first = last = 0.0
+    while terminal.take_some(1.5):
+        last = time.perf_counter() - begun
+        first = first or last
+    return first, last
 
 
 def watch_memory(root: Path, minutes: float) -> None:

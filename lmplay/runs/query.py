@@ -88,9 +88,10 @@ def value_of(run: RunSummary, key: str) -> Any:
         return FIELDS[name](run)
     if name in run.config:
         return run.config[name]
-    for known, value in run.config.items():
-        if known.endswith(f".{name}"):
-            return value
+    ending = f".{name}"
+    for known in run.config:
+        if known.endswith(ending):
+            return run.config[known]
     return run.status.fields.get(name)
 
 

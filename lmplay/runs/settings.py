@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 # What can make two runs differ although their settings are the same.
 CIRCUMSTANCES = ("git", "code", "versions", "host", "platform", "user", "folder", "command", "created")
+
+
+class Settings(Mapping[str, Any]):
+    """Settings by name, kept small: ten thousand runs share the names, each keeps its values only."""
+
+    __slots__ = ("_places", "_values")
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._places = _places(tuple(settings))
+        self._values = tuple(sys.intern(value) if isinstance(value, str) else value for value in settings.values())
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[self._places[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Settings({dict(self)!r})"
+
+
+@lru_cache(maxsize=256)
+def _places(names: tuple[str, ...]) -> dict[str, int]:
+    return {name: place for place, name in enumerate(names)}
 
 
 def flat_config(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -18,13 +50,16 @@ def flat_config(asked: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(config, Mapping):
         return {}
     flat = dict(flatten({key: value for key, value in config.items() if key != "stages"}))
-    request = asked.get("request")
     # What was typed beats every stage's own settings; a change made while the run was going is recorded there.
-    typed = request.get("train") or {} if isinstance(request, Mapping) else {}
-    stages = [stage for stage in config.get("stages") or () if isinstance(stage, Mapping)]
+    typed = _mapping(_mapping(asked.get("request")).get("train"))
+    stages = config.get("stages")
     by_stage = [
-        (str(stage.get("name")), dict(flatten({**stage.get("train", {}), **typed}, "train"))) for stage in stages
+        (str(stage.get("name")), dict(flatten({**_mapping(stage.get("train")), **typed}, "train")))
+        for stage in (stages if isinstance(stages, list | tuple) else ())
+        if isinstance(stage, Mapping)
     ]
+    if len(by_stage) == 1:
+        return flat | by_stage[0][1]
     for key in dict.fromkeys(key for _, settings in by_stage for key in settings):
         values = [settings.get(key) for _, settings in by_stage]
         if all(value == values[0] for value in values):
@@ -32,6 +67,11 @@ def flat_config(asked: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat.update({f"{name}.{key}": settings.get(key) for name, settings in by_stage})
     return flat
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """`value`, or an empty one where somebody else's `run.json` has something else there."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def all_settings(asked: Mapping[str, Any], *, everything: bool = False) -> dict[str, Any]:
@@ -86,4 +126,8 @@ def flatten(content: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
         yield prefix, content
         return
     for key, value in content.items():
-        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            yield from flatten(value, name)
+        else:
+            yield name, value

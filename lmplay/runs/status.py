@@ -6,6 +6,7 @@ The worker says what it believes in `status.json`; a worker that was killed can'
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -117,7 +118,11 @@ def _judge(path: Path, fields: dict[str, Any]) -> Status:
     if state not in STATES:
         raise LMPlayError(f"{STATUS} of the run {path.name} is damaged: its state is {state!r} ({path / STATUS})")
     reason = str(fields.get("error") or fields.get("reason") or "") if state in FINISHED else ""
-    fields = {key: _NUMBERS.get(value, value) if isinstance(value, str) else value for key, value in fields.items()}
+    # One text for each name and state, however many runs there are.
+    fields = {
+        sys.intern(key): _NUMBERS.get(value, sys.intern(value)) if isinstance(value, str) else value
+        for key, value in fields.items()
+    }
     updated = _number(fields.get("updated"))
     age = None if updated is None else max(0.0, time.time() - updated)
     if state in ACTIVE:

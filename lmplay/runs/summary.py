@@ -5,6 +5,7 @@ A folder that can't be read is summarised too, as state `broken` with the reason
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,16 +14,28 @@ from typing import Any
 
 from lmplay.runs.labels import Labels, read_labels
 from lmplay.runs.layout import list_runs, read_run_file
-from lmplay.runs.settings import flat_config, plan_name
+from lmplay.runs.settings import Settings, flat_config, plan_name
 from lmplay.runs.status import Status, read_status
 from lmplay.utils.errors import LMPlayError
 
 BROKEN = "broken"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """How, where and with which code a run was begun."""
+
+    command: str = ""
+    host: str = ""
+    commit: str = ""
+    branch: str = ""
+    changed: bool = False
+    """Whether files differed from the commit."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """What is known of a run at one moment."""
+    """What is known of a run at one moment. A workbench keeps ten thousand: what no list shows stays in `run.json`."""
 
     path: Path
     experiment: str = ""
@@ -31,8 +44,9 @@ class RunSummary:
     created: float | None = None
     status: Status = field(default_factory=lambda: Status(state=BROKEN))
     labels: Labels = field(default_factory=Labels)
-    asked: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """What `run.json` holds."""
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """All settings under dotted keys, as `flat_config` gives them."""
+    origin: Origin = field(default_factory=Origin, repr=False)
     cost: Mapping[str, Any] = field(default_factory=dict)
     """`parameters`, `training_flops_per_token` and the like, where `run.json` tells."""
 
@@ -40,11 +54,6 @@ class RunSummary:
     def name(self) -> str:
         """Kept: a folder of ten thousand runs asks for each of them several times a tick."""
         return self.path.name
-
-    @cached_property
-    def config(self) -> Mapping[str, Any]:
-        """All settings under dotted keys, as `flat_config` gives them; made when asked for: most lists never do."""
-        return flat_config(self.asked)
 
     @property
     def state(self) -> str:
@@ -109,14 +118,27 @@ def summarize(path: Path) -> RunSummary:
     created, seed = asked.get("created"), asked.get("seed")
     return RunSummary(
         path=path,
-        experiment=str(asked.get("experiment", "")),
-        plan=plan_name(asked),
+        experiment=sys.intern(str(asked.get("experiment", ""))),
+        plan=sys.intern(plan_name(asked)),
         seed=seed if isinstance(seed, int) else None,
         created=float(created) if isinstance(created, int | float) else None,
         status=status,
         labels=read_labels(path),
-        asked=asked,
-        cost=asked["cost"] if isinstance(asked.get("cost"), Mapping) else {},
+        config=Settings(flat_config(asked)),
+        origin=_origin(asked),
+        cost=Settings(asked["cost"]) if isinstance(asked.get("cost"), Mapping) else {},
+    )
+
+
+def _origin(asked: Mapping[str, Any]) -> Origin:
+    git = asked.get("git")
+    git = git if isinstance(git, Mapping) else {}
+    return Origin(
+        command=str(asked.get("command") or ""),
+        host=sys.intern(str(asked.get("host") or "")),
+        commit=sys.intern(str(git.get("commit") or "")),
+        branch=sys.intern(str(git.get("branch") or "")),
+        changed=bool(git.get("changed")),
     )
 
 

@@ -18,7 +18,7 @@ from lmplay.utils.errors import LMPlayError
 _ENDED_CHECKED = 60
 """Runs that have ended are looked at so many a tick: one that goes on again is noticed within some ticks."""
 _LISTING_SECONDS = 10.0
-_LISTING_SHARE = 0.005
+_LISTING_SHARE = 0.002
 """Of the time, that listing a folder may take which says that it hasn't changed."""
 
 
@@ -31,10 +31,8 @@ class Snapshot:
     problem: str = ""
     """Why the folder can't be read, in one line."""
     by_name: dict[str, RunSummary] = field(default_factory=dict)
-
-    @property
-    def live(self) -> int:
-        return sum(run.status.active for run in self.runs)
+    live: int = 0
+    """How many of them a worker holds."""
 
     def get(self, name: str) -> RunSummary | None:
         return self.by_name.get(name)
@@ -44,14 +42,17 @@ class RunStore:
     def __init__(self, root: Path, *, clock: Callable[[], float]) -> None:
         self.root = root
         self._clock = clock
-        self._signatures: dict[Path, tuple[int, ...]] = {}
-        self._summaries: dict[Path, RunSummary] = {}
-        self._paths: list[Path] = []
+        # By name: looking Path objects up is what would cost most with ten thousand runs.
+        self._signatures: dict[str, tuple[int, ...]] = {}
+        self._summaries: dict[str, RunSummary] = {}
+        self._live: set[str] = set()
+        self._paths: dict[str, Path] = {}
+        """What the folder held when it was last listed, newest first."""
         self._folder_changed: int | None = None
         self._listed = -1e9
         self._listing_pause = _LISTING_SECONDS
-        self._ended: list[Path] | None = None
-        self._watched: list[Path] = []
+        self._ended: list[str] | None = None
+        self._watched: list[str] = []
         self._next_ended = 0
         self._queue_changed = -1
         self._queue: tuple[Entry, ...] = ()
@@ -64,15 +65,19 @@ class RunStore:
         queue_changed, queue_problem = self._look_at_queue()
         problem = problem or queue_problem
         if changed or queue_changed or problem != self.snapshot.problem:
-            runs = tuple(self._summaries[path] for path in self._paths if path in self._summaries)
+            by_name = dict(self._summaries) if self._paths else {}
             self.snapshot = Snapshot(
-                runs=runs, queue=self._queue, problem=problem, by_name={run.name: run for run in runs}
+                runs=tuple(by_name[name] for name in self._paths),
+                queue=self._queue,
+                problem=problem,
+                by_name=by_name,
+                live=len(self._live) if self._paths else 0,
             )
         return self.snapshot
 
     def forget(self, path: Path) -> None:
         """Read this run anew at the next look: something about it was changed from here."""
-        self._signatures.pop(path, None)
+        self._signatures.pop(path.name, None)
         self._listed = -1e9
 
     def _list(self) -> str:
@@ -82,29 +87,29 @@ class RunStore:
         except FileNotFoundError:
             changed = 0
         except OSError as error:
-            self._paths = []
+            self._paths, self._ended = {}, None
             return f"the runs in {self.root} can't be listed: {error.strerror}"
         now = self._clock()
         if changed == self._folder_changed and now - self._listed < self._listing_pause:
             return self.snapshot.problem
         try:
-            self._paths = list_runs(self.root)
+            self._paths = {path.name: path for path in list_runs(self.root)}
         except LMPlayError as error:
-            self._paths = []
+            self._paths, self._ended = {}, None
             return str(error)
         self._folder_changed, self._listed, self._ended = changed, now, None
         self._listing_pause = max(_LISTING_SECONDS, (self._clock() - now) / _LISTING_SHARE)
-        there = set(self._paths)
-        for gone in [path for path in self._summaries if path not in there]:
+        for gone in [name for name in self._summaries if name not in self._paths]:
             del self._summaries[gone]
             self._signatures.pop(gone, None)
+            self._live.discard(gone)
         return ""
 
     def _look_at_runs(self) -> bool:
         if self._ended is None:
-            self._ended = [path for path in self._paths if path in self._summaries and not self._is_active(path)]
+            self._ended = [name for name in self._paths if name in self._summaries and not self._is_active(name)]
             ended = set(self._ended)
-            self._watched = [path for path in self._paths if path not in ended]
+            self._watched = [name for name in self._paths if name not in ended]
         if len(self._ended) > _ENDED_CHECKED:
             start = self._next_ended % len(self._ended)
             turn = self._ended[start : start + _ENDED_CHECKED]
@@ -112,21 +117,23 @@ class RunStore:
         else:
             turn = self._ended
         changed = len(self._paths) != len(self.snapshot.runs)
-        for path in (*self._watched, *turn):
+        for name in (*self._watched, *turn):
+            path = self._paths[name]
             signature = _signature(path)
             # A live run is asked for its process each time: being lost shows in no file.
-            if self._signatures.get(path) == signature and not self._is_active(path):
+            if self._signatures.get(name) == signature and not self._is_active(name):
                 continue
             summary = summarize(path)
-            changed = changed or summary != self._summaries.get(path)
-            was_active = path in self._summaries and self._is_active(path)
-            self._signatures[path], self._summaries[path] = signature, summary
-            if not (was_active and self._is_active(path)):
+            changed = changed or summary != self._summaries.get(name)
+            was_active = name in self._summaries and self._is_active(name)
+            self._signatures[name], self._summaries[name] = signature, summary
+            (self._live.add if summary.status.active else self._live.discard)(name)
+            if not (was_active and self._is_active(name)):
                 self._ended = None  # sorted anew at the next look
         return changed
 
-    def _is_active(self, path: Path) -> bool:
-        state = self._summaries[path].state
+    def _is_active(self, name: str) -> bool:
+        state = self._summaries[name].state
         # A queued run's worker may have been started and died, which no file of the run tells either.
         return state in ACTIVE or state == "queued"
 

@@ -140,17 +140,16 @@ def _figure_line(summary: RunSummary, width: int) -> Line:
 
 def about_lines(summary: RunSummary, width: int) -> list[Line]:
     """What was asked, of what, and when."""
-    asked, width = summary.asked, max(20, width - 1)
-    git = asked.get("git") or {}
-    code = f"{str(git.get('commit', ''))[:10]} {git.get('branch', '')}".strip()
+    origin, width = summary.origin, max(20, width - 1)
+    code = f"{origin.commit[:10]} {origin.branch}".strip()
     size = summary.cost.get("parameters")
     return facts(
         [
             ("started", clock_of(summary.created, date=True)),
-            ("command", str(asked.get("command") or "")),
+            ("command", origin.command),
             ("model", f"{format_count(size)} parameters" if isinstance(size, int | float) else ""),
-            ("code", line(code, (", with changes", "warn")) if git.get("changed") else code),
-            ("on", str(asked.get("host") or "")),
+            ("code", line(code, (", with changes", "warn")) if origin.changed else code),
+            ("on", origin.host),
             ("folder", line((str(summary.path), "muted"))),
             ("tags", " ".join(f"#{tag}" for tag in summary.labels.tags)),
             ("note", summary.labels.note),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,6 +153,39 @@ def test_unreadable_run_is_one_clear_line(run: Path) -> None:
         assert len(summarize_all()) == 1
     finally:
         run.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"config": {"stages": 5}},
+        {"config": {"stages": [7, {"name": "learn", "train": [1]}]}, "request": {"train": 3}},
+        {"config": [], "request": [], "git": "none", "cost": 7, "plan": 8, "command": ["a"]},
+    ],
+)
+def test_run_file_of_others_with_odd_content_is_summarised(run: Path, odd: dict[str, object]) -> None:
+    (run / "run.json").write_text(json.dumps({**read_run_file(run), **odd}))
+    assert summarize(run).state == "queued"
+    assert summarize(run).experiment == "fake"
+
+
+def test_summary_keeps_what_lists_need_and_not_the_whole_file(run: Path) -> None:
+    config = {"model": {"num_blocks": 2}, "stages": [{"name": "learn", "train": {"lr": 1e-3}}]}
+    plan = {"name": "long", "content": {"names": [f"dataset {number}" for number in range(20_000)]}}
+    (run / "run.json").write_text(
+        json.dumps({**read_run_file(run), "config": config, "plan": plan, "git": {"commit": "12ab"}, "host": "here"})
+    )
+    summarize(run)  # what is made once and shared
+    tracemalloc.start()
+    try:
+        summary = summarize(run)
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 20_000, "of a file of 340 kB"
+    assert dict(summary.config) == {"model.num_blocks": 2, "train.lr": 1e-3}
+    assert (summary.plan, summary.origin.commit, summary.origin.host) == ("long", "12ab", "here")
 
 
 def test_status_of_a_gone_process_a_reused_pid_and_a_reboot_is_lost(run: Path) -> None:

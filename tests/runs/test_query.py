@@ -8,7 +8,7 @@ import pytest
 
 from lmplay.runs.labels import Labels
 from lmplay.runs.query import parse_query, select, sort_runs
-from lmplay.runs.settings import flat_config
+from lmplay.runs.settings import Settings, flat_config
 from lmplay.runs.status import Status
 from lmplay.runs.summary import RunSummary
 from lmplay.utils.errors import WrongUsageError
@@ -25,7 +25,7 @@ def summary(
         seed=0,
         status=Status(state=state, loss=loss, tokens=tokens, age=7200.0),  # type: ignore[arg-type]
         labels=Labels(tags=tags, note="second try"),
-        asked={"config": {"train": {"lr": more.get("lr", 1e-3), "amp": False}, "model": {"num_blocks": 6}}},
+        config=Settings({"train.lr": more.get("lr", 1e-3), "train.amp": False, "model.num_blocks": 6}),
     )
 
 
