@@ -6,7 +6,9 @@ One update a mini-batch, float32, the same model and the same text for all:
 - plain: one document a row, padded to the longest; attention, logits and loss written out; the predictions decoded
   for their accuracy at each step; `torch.optim.AdamW` as it comes;
 - lmplay: the step that `lmplay run` makes, the same with all logits at once, with compiled blocks (`--compile`), and
-  without huge pages (`--small-pages`).
+  without huge pages (`--small-pages`);
+- bounds (`--bounds`): the step's matrix products and torch's attention without dropout, and nothing else; the same with
+  the gradient's norm and the fused AdamW. No step that is made of them can reach a higher share of the peak.
 
 Tokens are targets that count. All alternatives of a table, each a process of its own, make steps in turn, and ratios
 are taken within a round. The peak is the speed of square matrix products over a second; a step's share is taken of what
@@ -39,10 +41,12 @@ from lmplay.base.base_model import LMBase
 from lmplay.base.runner_list import get_runner
 from lmplay.checks.estimates.flops import estimate_flops
 from lmplay.data import StageData, open_stage
+from lmplay.modules.losses import default_chunk_size
 from lmplay.plans import load_plan
 from lmplay.train.bench import peak_resident
 from lmplay.train.config import LossForm, TrainConfig
 from lmplay.train.feed import batches, to_device
+from lmplay.train.update.clipping import gradient_norm
 from lmplay.train.update.compiling import compile_blocks
 from lmplay.train.update.memory import keep_freed_memory
 from lmplay.train.update.optimizers import build_optimizer
@@ -55,6 +59,7 @@ LR = 1e-4
 # What `lmplay run` is held to: (times transformers, times plain, share of the peak).
 TARGETS = {(1024, 2): (1.35, 1.8, 0.82), (256, 4): (1.12, 1.4, 0.88)}
 MEMORY_TARGET = 0.55
+BOUNDS = ["products alone", "products, AdamW"]
 Clock = Callable[[], float]
 Step = Callable[[], int]
 """Makes one update; returns the number of targets."""
@@ -88,6 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--peers", nargs="*", default=["transformers", "plain"], help="what to hold lmplay against")
     parser.add_argument("--compile", action="store_true", help="also with compiled blocks: a minute more")
     parser.add_argument("--small-pages", action="store_true", help="also with memory in pages of 4 KiB")
+    parser.add_argument("--bounds", action="store_true", help="also what a step can't do without, alone")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1 if options.cpu_time else options.threads)
@@ -100,6 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
             return
         names = [*options.peers, "lmplay", "lmplay, all logits"]
         names += ["lmplay, compiled"] * options.compile + ["lmplay, small pages"] * options.small_pages
+        names += BOUNDS * options.bounds
         show_shape(shape, names, options, clock)
     keep_freed_memory(CPU)
     show_tiny(options.rounds, clock)
@@ -119,7 +126,7 @@ class Alternative:
         environment = dict(os.environ)
         if name == "lmplay, small pages":
             environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=0"
-        elif name.startswith("lmplay"):
+        elif name.startswith("lmplay") or name in BOUNDS:
             environment = with_huge_pages(environment)  # as a run's worker is started
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -139,7 +146,7 @@ class Alternative:
 
 def serve(shape: Shape, name: str, clock: Clock) -> None:
     """A step for each line that comes in; answers with its targets, its seconds, and the peak of memory until then."""
-    if name.startswith("lmplay"):
+    if name.startswith("lmplay") or name in BOUNDS:
         keep_freed_memory(CPU)  # as the worker does
     if name == "transformers":
         import transformers.models.gpt2.modeling_gpt2  # noqa: F401
@@ -351,6 +358,41 @@ class PlainGPT2(nn.Module):
         return layer.dropout(layer.proj((weights @ v).transpose(1, 2).reshape(batch, length, dim)))
 
 
+def bound_step(shape: Shape, *, update: bool = False) -> Step:
+    """Each linear layer's output and the gradients of its input and weight; the head's in the chunks of the loss."""
+    model = shape.model()
+    kwargs, tokens = model.init_kwargs, shape.rows * shape.length
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    heads = (shape.rows, kwargs["num_heads"], shape.length, kwargs["embed_dim"] // kwargs["num_heads"])
+    q, k, v, grad_out = (torch.randn(heads) for _ in range(4))
+    optimizer = build_optimizer(model, TrainConfig(), CPU)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    chunks = {layer: default_chunk_size(layer.in_features) if layer is model.fc else tokens for layer in layers}
+    sizes = {(min(tokens, chunks[layer]), *layer.weight.shape) for layer in layers}
+    buffers = {size: [torch.randn(size[0], width) for width in (*size[1:], *size[1:])] for size in sizes}
+
+    @torch.no_grad()
+    def run() -> int:
+        for layer in layers:
+            rows = min(tokens, chunks[layer])
+            out, x, grad, grad_x = buffers[rows, *layer.weight.shape]
+            for first in range(0, tokens, rows):
+                torch.mm(x, layer.weight.t(), out=out)
+                torch.mm(grad, layer.weight, out=grad_x)
+                layer.weight.grad.addmm_(grad.t(), x, beta=int(first > 0))
+        with torch.enable_grad():
+            for _ in range(kwargs["num_blocks"]):
+                inputs = [part.detach().requires_grad_() for part in (q, k, v)]
+                F.scaled_dot_product_attention(*inputs, is_causal=True).backward(grad_out)
+        if update:
+            gradient_norm([parameter.grad for parameter in model.parameters()])
+            optimizer.step()
+        return tokens
+
+    return run
+
+
 def firsts(shape: Shape) -> Iterator[int]:
     return iter(range(0, 10_000, shape.rows))
 
@@ -361,6 +403,8 @@ STEPS: dict[str, Callable[[Shape], Step]] = {
     "lmplay": lmplay_step,
     "lmplay, all logits": lambda shape: lmplay_step(shape, loss="plain"),
     "lmplay, small pages": lmplay_step,
+    "products alone": bound_step,
+    "products, AdamW": lambda shape: bound_step(shape, update=True),
     "lmplay, compiled": lambda shape: lmplay_step(shape, compiled=True),
 }
 
