@@ -255,7 +255,7 @@ def _answer(terminal: Terminal, key: str) -> tuple[float, float]:
 
 
 def watch_memory(root: Path, minutes: float) -> None:
-    """Use every screen beside a live run, a key every second or so, and see whether memory grows."""
+    """Use the screens that show runs beside a live one, a key every second or so, and see whether memory grows."""
     for number in range(20):
         write_run(root, f"ended-{number}", 300)
     rounds = [

@@ -22,7 +22,7 @@ from lmplay_tui.actions import bindings_for
 from lmplay_tui.ascii_only import AsciiOnly
 from lmplay_tui.in_order import KeysInOrder
 from lmplay_tui.keymap import read_keymap
-from lmplay_tui.modes import MODES, import_screens
+from lmplay_tui.modes import MODES, import_run_screens
 from lmplay_tui.options import Options
 from lmplay_tui.pace import Pace
 from lmplay_tui.services.commands import Commands
@@ -155,7 +155,7 @@ class Workbench(Wayfinding, KeysInOrder, inherit_bindings=False):
         self.set_interval(TIDY_SECONDS, tidy)
         self.look_now()
         # Behind what the first screen is about to read and start.
-        self.set_timer(1.0, lambda: self.run_worker(import_screens, thread=True, group="import"))
+        self.set_timer(1.0, lambda: self.run_worker(import_run_screens, thread=True, group="import"))
 
     @property
     def where(self) -> str:

@@ -34,7 +34,7 @@ def _maker(module: str, name: str) -> Callable[[], Screen[Any]]:
 MODES: dict[str, Callable[[], Screen[Any]]] = {mode: _maker(*where) for mode, where in _CLASSES.items()}
 
 
-def import_screens() -> None:
-    """All of them: the first look at a screen then takes no longer than the next. Called in a thread."""
-    for module, _ in _CLASSES.values():
-        import_module(f"lmplay_tui.screens.{module}")
+def import_run_screens() -> None:
+    """What shows runs: the first look at one then takes no longer than the next. Called in a thread."""
+    for mode in ("runs", "run", "compare"):
+        import_module(f"lmplay_tui.screens.{_CLASSES[mode][0]}")
