@@ -28,7 +28,7 @@ class Dialog(Modal[str | None]):
     DEFAULT_CSS = """
     Dialog { align: center middle; background: $background 55%; }
     Dialog > Vertical {
-        width: 68; max-width: 96%; height: auto; max-height: 22; padding: 0 1;
+        width: 68; max-width: 98%; height: auto; max-height: 22; padding: 0 1;
         background: $surface; border: round $primary; border-title-color: $primary; border-title-style: bold;
     }
     Dialog > Vertical.-danger { border: round $error; border-title-color: $error; }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
 
 from lmplay.runs import RunSummary, all_settings, list_checkpoints, read_pointer, read_run_file
 from lmplay.runs.layout import CHECKPOINTS
@@ -17,7 +18,7 @@ from lmplay.utils.errors import LMPlayError
 from lmplay.utils.figures import format_bytes, format_count, format_loss, format_seconds
 from lmplay_tui.columns import GAP, Column
 from lmplay_tui.figures import meter, progress_bar, short_number, state_sign
-from lmplay_tui.lines import Line, facts, joined, line, rewrapped, spread, width_of, wrapped
+from lmplay_tui.lines import Line, facts, fitted, joined, line, plain, rewrapped, spread, width_of, wrapped
 from lmplay_tui.services.requests import Asked
 from lmplay_tui.services.run_feed import RunPicture
 from lmplay_tui.views.run_charts import COUNTERS, figure_title
@@ -81,7 +82,8 @@ def _name_line(summary: RunSummary, width: int, dot: str, *, ascii_only: bool) -
     if status.stage:
         index, stages = status.fields.get("stage_index"), summary.stages
         number = f" {index + 1}/{stages}" if isinstance(index, int) and stages and stages > 1 else ""
-        right.append((f"{dot}{status.stage}{number}", "muted"))
+        stage = plain(fitted(line(status.stage), min(cell_len(status.stage), max(8, width // 4)), ends=True))
+        right.append((f"{dot}{stage}{number}", "muted"))
     if status.active and status.fields.get("device"):
         right.append((f"{dot}{status.fields['device']}", "muted"))
     if status.active and status.age is not None and status.age > _SILENT_SECONDS:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
+from lmplay.runs import summarize
 from lmplay.stats.apart import Reader
 from lmplay.stats.history import History
 from lmplay.utils.files import to_json
@@ -20,7 +21,7 @@ from lmplay_tui.lines import plain
 from lmplay_tui.screens.run import RunScreen
 from lmplay_tui.services import run_feed
 from lmplay_tui.services.run_feed import Feeds, RunFeed
-from lmplay_tui.views.run import crosshair_line, nearest_row
+from lmplay_tui.views.run import crosshair_line, head_lines, nearest_row
 from lmplay_tui.views.run_log import RunLog
 from tests.tui.support import START, drive, make_app, plant_run, text_of, until, until_text
 
@@ -208,3 +209,12 @@ def test_a_reader_that_is_at_work_serves_the_run_it_reads(tmp_path: Path, monkey
     for _ in range(2):
         assert feeds.of(first).look().train.num_rows == 5
     assert waited_for == [first]
+
+
+def test_the_name_of_a_run_is_there_whatever_its_stage_is_called(tmp_path: Path) -> None:
+    path = plant_run(tmp_path, "first", steps=3, stages=("a-very-long-" * 9 + "stage",))
+    for width in (40, 78, 198):
+        name = plain(head_lines(summarize(path), (), width)[0])
+        assert "first" in name
+        assert name.rstrip().endswith("age")
+        assert len(name) == width
