@@ -48,6 +48,7 @@ class CompareScreen(ChartingScreen):
     CompareScreen #charts Pane { padding: 0; margin-left: 1; }
     CompareScreen #charts #training-pane { margin-left: 0; }
     CompareScreen #words { height: auto; max-height: 6; }
+    CompareScreen.-short #words { max-height: 4; }
     CompareScreen.-narrow #validation-pane { display: none; }
     CompareScreen.-full #below, CompareScreen.-full #words, CompareScreen.-full #charts Pane { display: none; }
     CompareScreen.-full #charts Pane.-chosen { display: block; }

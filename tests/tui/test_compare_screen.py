@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from textual.pilot import Pilot
+
+from lmplay_tui.app import Workbench
 from lmplay_tui.lines import plain
 from lmplay_tui.services.comparison import Asked, Compared, ComparisonFeed
 from lmplay_tui.views.compare import result_rows, series_of, words
-from tests.tui.support import plant_run
+from tests.tui.support import drive, make_app, plant_run, text_of, until
 
 
 def compared(root: Path, *names: str, baseline: str = "") -> Compared:
@@ -61,3 +64,22 @@ def test_runs_validated_on_something_else_are_left_out_and_named(tmp_path: Path)
     alone = compared(tmp_path, "base", "elsewhere")
     assert alone.result is not None
     assert alone.result.reasons == ("elsewhere and base differ in the validation key",)
+
+
+def test_results_are_seen_below_what_is_said_of_runs_with_long_names(tmp_path: Path) -> None:
+    names = [f"{'long-' * 20}{end}" for end in ("first", "second")]
+    for order, name in enumerate(names):
+        plant_run(tmp_path / "runs", name, order=order, lr=1e-3 + order, loss=lambda _, order=order: 4.0 + order)
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        def both_are_listed() -> bool:
+            lines = text_of(app).splitlines()
+            return any("baseline" in line and "4.1000" in line for line in lines) and any(
+                "+1.0000" in line and "5.1000" in line for line in lines
+            )
+
+        await until(pilot, both_are_listed, what="the rows of both runs")
+
+    app = make_app(tmp_path, mode="compare")
+    app.marks.set("marked", names)
+    drive(app, do, size=(70, 20))
