@@ -23,6 +23,7 @@ from lmplay_tui.ascii_only import AsciiOnly
 from lmplay_tui.in_order import KeysInOrder
 from lmplay_tui.keymap import read_keymap
 from lmplay_tui.modes import MODES, import_run_screens
+from lmplay_tui.only_changed import SendsOnlyChanged
 from lmplay_tui.options import Options
 from lmplay_tui.pace import Pace
 from lmplay_tui.services.commands import Commands
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 _STILL_TICKS = 6
 
 
-class Workbench(Wayfinding, KeysInOrder, inherit_bindings=False):
+class Workbench(Wayfinding, KeysInOrder, SendsOnlyChanged, inherit_bindings=False):
     """The frame. Screens find here: options, state, services, and the newest snapshot of the runs."""
 
     TITLE = "lmplay"

@@ -54,8 +54,6 @@ class TextView(ScrollView):
             self._measure()
         if len(before) != len(self._lines) and self.styles.height is not None and self.styles.height.is_auto:
             self.refresh(layout=True)
-        elif self.follow and at_end and len(before) != len(self._lines):
-            self.refresh()
         else:
             top = self.scroll_offset.y
             for row in range(self.size.height):
@@ -63,7 +61,8 @@ class TextView(ScrollView):
                 if _at(before, place) != _at(self._lines, place):
                     self.refresh(Region(0, row, self.size.width, 1))
         if self.follow and at_end:
-            self.scroll_end(animate=False, force=True)
+            # In this very frame: one later, each line that is added would have all rows sent twice.
+            self.scroll_end(animate=False, force=True, immediate=True)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
