@@ -122,7 +122,11 @@ class CompareScreen(ChartingScreen):
         self.difference.show(difference_chart(compared, series))
         self.below.entitle(title(compared))
         self.below.entitle(subtitle=f"{len(names)} runs, {len(compared.groups)} groups")
-        self.words.show(words(compared, self.words.size.width or 78))
+        width, most = self.words.size.width or 78, self.words.styles.max_height
+        told = words(compared, width)
+        if most is not None and len(told) > most.value:
+            told = words(compared, width - 1)  # the bar by which they are scrolled takes a cell
+        self.words.show(told)
         self.results.show(result_rows(compared, series, ascii_only=ascii_only), empty=_EMPTY)
         columns = setting_columns(compared)
         if tuple(column.key for column in columns) != self._columns:

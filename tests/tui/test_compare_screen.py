@@ -10,6 +10,7 @@ from lmplay_tui.app import Workbench
 from lmplay_tui.lines import plain
 from lmplay_tui.services.comparison import Asked, Compared, ComparisonFeed
 from lmplay_tui.views.compare import result_rows, series_of, words
+from lmplay_tui.widgets.text_view import TextView
 from tests.tui.support import drive, make_app, plant_run, text_of, until
 
 
@@ -79,6 +80,9 @@ def test_results_are_seen_below_what_is_said_of_runs_with_long_names(tmp_path: P
             )
 
         await until(pilot, both_are_listed, what="the rows of both runs")
+        told = app.screen.query_one("#words", TextView)
+        assert told.virtual_size.height > told.size.height
+        assert not any("…" in told.render_line(row).text for row in range(told.size.height))
 
     app = make_app(tmp_path, mode="compare")
     app.marks.set("marked", names)
