@@ -39,7 +39,10 @@ class Grid(ScrollView, can_focus=True):
     """
     BINDINGS = bindings_for("grid")
     ALLOW_SELECT = False
-    HELP = "A list. Move with the arrow keys; a click on a title sorts by it. The cursor stays on its row."
+    HELP = (
+        "A list. Move with the arrow keys; enter or a double click opens a row, a click on a title sorts by it. "
+        "The cursor stays on its row."
+    )
 
     cursor: reactive[str | None] = reactive(None)
 

@@ -10,7 +10,8 @@ import pytest
 from textual.pilot import Pilot
 
 from lmplay_tui.app import Workbench
-from lmplay_tui.dialogs.asking import TextDialog
+from lmplay_tui.dialogs.asking import Choices, TextDialog
+from lmplay_tui.widgets.grid import Grid
 from tests.tui.support import drive, make_app, until, until_text
 
 
@@ -65,5 +66,22 @@ def test_a_worker_that_is_cancelled_while_it_asks_takes_no_removal_along(
         release.set()
         await pilot.pause(0.05)
         assert removal == ["done"]
+
+    drive(make_app(tmp_path), do)
+
+
+def test_a_double_click_takes_one_of_a_list_and_the_help_says_so(tmp_path: Path) -> None:
+    taken: list[str | None] = []
+
+    async def do(pilot: Pilot[None], app: Workbench) -> None:
+        await until_text(pilot, "gpt2ish")
+        app.push_screen(Choices("Take one", [("first", ""), ("second", "")]), taken.append)
+        await until_text(pilot, "second")
+        await pilot.click(app.screen.query_one(Grid), offset=(3, 1))
+        await pilot.pause()
+        assert not taken
+        await pilot.click(app.screen.query_one(Grid), offset=(3, 1), times=2)
+        await until(pilot, lambda: taken == ["second"], what="the second one taken")
+        assert "double click" in Grid.HELP
 
     drive(make_app(tmp_path), do)
