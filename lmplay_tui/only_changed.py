@@ -1,7 +1,7 @@
 """Of each row that changes, the stretch that changes goes to the terminal, and nothing to the left of it.
 
 Textual cuts what it sends at the right end of a stretch only: a curve that grows at its right end would have all of its
-rows sent from the axis on, twice a second, which is a fifth of what a live run costs a slow line.
+rows sent from the axis on, twice a second, which is a quarter of what a live run costs a slow line.
 """
 
 from __future__ import annotations
