@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -295,6 +296,26 @@ def watch_memory(root: Path, minutes: float) -> None:
         f"memory over {minutes:g} minutes: {samples[0][1] / 2**20:.1f} MiB at first, {samples[-1][1] / 2**20:.1f} MiB "
         f"at the end; {slope * 3600 / 2**20:+.1f} MiB an hour after the first quarter; {share:.1f}% of a core"
     )
+    kept = _kept_of(root / "live") / minutes * 60
+    print(f"of this the run's own figures, events and lines, which it has logged meanwhile: {kept:.1f} MiB an hour")
+
+
+def _kept_of(path: Path) -> float:
+    """MiB that the figures of a run take as its screen keeps them."""
+    from lmplay_tui.services.run_feed import RunFeed
+    from lmplay_tui.views.run_charts import charts_of
+    from lmplay_tui.views.run_log import RunLog
+
+    RunFeed(path).look()  # what is imported and made once
+    tracemalloc.start()
+    feed, log = RunFeed(path), RunLog()
+    picture = feed.look()
+    charts = charts_of(picture, ["loss", "lr", "grad_norm", "tokens_per_second"])
+    log.take(picture)
+    kept = tracemalloc.get_traced_memory()[0] / 2**20
+    tracemalloc.stop()
+    del charts
+    return kept
 
 
 def main(arguments: Sequence[str]) -> None:
