@@ -172,7 +172,7 @@ def time_many_rows(root: Path, rows: int) -> None:
     for way in (_go_to_the_run, _start_with_the_run):
         for cached in (False, True):
             found = []
-            for _ in range(3):
+            for _ in range(5):
                 if not cached:
                     SideCache(path / "metrics.jsonl").remove()
                 found.append(way(root, path.name))
