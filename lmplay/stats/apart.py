@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lmplay.stats.history import History
 
+_METRICS = "metrics.jsonl"
+"""`lmplay.runs.layout.METRICS`, without what importing that takes."""
 _WORTH_A_START = 16 << 20
 """Bytes of metrics that take longer to read than the program that is to show them takes to start."""
 
@@ -44,7 +46,7 @@ class Reader:
 def begin_reading(path: Path) -> Reader | None:
     """Have the run in `path` read from now on, for an `open_history` to come; None where it isn't long."""
     with contextlib.suppress(OSError):
-        if (path / "metrics.jsonl").stat().st_size >= _WORTH_A_START:
+        if (path / _METRICS).stat().st_size >= _WORTH_A_START:
             return Reader(path)
     return None
 
@@ -67,15 +69,14 @@ def open_history(path: Path, progress: Callable[[int], None] | None = None, *, r
 
 def _is_long(path: Path) -> bool:
     """Whether there is much that is not in the side cache."""
-    from lmplay.runs.layout import METRICS
     from lmplay.stats.parse import LARGE
     from lmplay.stats.side_cache import SideCache
 
     try:
-        size = (path / METRICS).stat().st_size
+        size = (path / _METRICS).stat().st_size
     except OSError:
         return False
-    return size >= LARGE and size - SideCache(path / METRICS).stored_bytes() >= LARGE
+    return size >= LARGE and size - SideCache(path / _METRICS).stored_bytes() >= LARGE
 
 
 def main(path: str) -> None:
