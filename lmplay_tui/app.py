@@ -132,7 +132,7 @@ class Workbench(Wayfinding, KeysInOrder, SendsOnlyChanged, inherit_bindings=Fals
     def _first_mode(self) -> str:
         if self.options.open:
             self.marks.set("shown", self.options.open)
-            return "run"
+            self.state.set("mode", "run")
         mode = self.state.get("mode", "experiments")
         return mode if mode in MODES else "experiments"
 

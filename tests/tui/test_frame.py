@@ -22,7 +22,7 @@ from lmplay_tui.dialogs.asking import Question, TextDialog
 from lmplay_tui.dialogs.help import help_lines
 from lmplay_tui.dialogs.jump import JumpScreen
 from lmplay_tui.keymap import key_list, read_keymap
-from lmplay_tui.options import parse_options
+from lmplay_tui.options import Options, parse_options
 from lmplay_tui.pace import Pace
 from lmplay_tui.state import State
 from lmplay_tui.theme import DARK, LIGHT, NUM_SERIES, Palette, series_ink
@@ -354,3 +354,10 @@ def test_every_text_is_readable_on_every_ground(theme: Theme) -> None:
             above = luminance(Color.from_rich_color(palette.style(ink).color))
             dark, bright = sorted((above, below))
             assert (bright + 0.05) / (dark + 0.05) >= 4.5, f"{ink} on {ground}: WCAG AA asks for 4.5"
+
+
+def test_a_run_named_at_the_start_is_where_the_next_start_lands(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.json")
+    Workbench(Options(runs=tmp_path, open="first"), state=state)
+    state.save()
+    assert State(tmp_path / "state.json").get("mode", "experiments") == "run"
